@@ -1,0 +1,188 @@
+"""Every reason this project gives, with its meaning and what to do: the one catalogue.
+
+A reason's code is stable: it stands in the ledger, in logs and in the docs. Codes never
+hold a value from a row. `docs/reasons.md` is generated from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from meta_capi.spec import Subcode
+
+__all__ = ["REASONS", "Effect", "Reason", "meta_code", "reason"]
+
+
+class Effect(StrEnum):
+    """What a reason does to the conversion."""
+
+    WITHHELD = "withheld"
+    QUARANTINED = "quarantined"
+    EXPIRED = "expired"
+    REFUSED = "refused"
+    IN_DOUBT = "in_doubt"
+    PENDING = "pending"
+    KEY_DROPPED = "key dropped"
+    """The event goes out without this match key or field."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reason:
+    """One entry of the catalogue."""
+
+    code: str
+    effect: Effect
+    meaning: str
+    action: str
+
+
+def _entries() -> Iterable[Reason]:
+    for effect, entries in _TEXTS.items():
+        for code, (meaning, action) in entries.items():
+            yield Reason(code=code, effect=effect, meaning=meaning, action=action)
+
+
+_FIX_AND_REPLAY = "Correct the row in the warehouse; the next run that reads it sends it, or run replay_deliveries."
+_FIX_FOR_MATCH = "Correct the column in the warehouse to raise the match rate; nothing needs to be sent again."
+
+_TEXTS: Final[dict[Effect, dict[str, tuple[str, str]]]] = {
+    Effect.WITHHELD: {
+        "consent.not_given": ("The consent column does not hold one of the feed's `granted` values.", "Nothing, unless the customer agrees later; then the next run that reads the row sends it."),
+        "match_keys.none": ("No match key of the row is usable, so Meta could not match the event.", "Look at the dropped keys of the row with `explain`."),
+        "match_keys.too_broad": ("The usable match keys fit too many people; Meta refuses such events (2804050).", "Map further columns (em, ph, external_id) in the feed."),
+        "stage.ignored": ("The feed lists the stage under `ignore`.", "Nothing."),
+    },
+    Effect.QUARANTINED: {
+        "key.missing": ("A key column is empty, so the row has no name.", "Fill the key; a row without one can never be sent safely."),
+        "key.duplicate": ("Several rows of the interval have the same key; nobody can say which is true.", "Make the key unique in the source, then run the interval again."),
+        "key.too_long": ("The key is longer than 128 characters.", "Use a shorter surrogate key."),
+        "event_id.too_long": ("The event id is longer than 128 characters.", "Send the id that the Pixel sends."),
+        "time.missing": ("The event time is empty.", _FIX_AND_REPLAY),
+        "time.unreadable": ("The event time does not have the feed's format.", "Correct the row, or event.time.format in the feed."),
+        "time.no_zone": ("The event time carries no zone and the feed declares none.", "Declare event.time.timezone in the feed."),
+        "time.in_future": ("The event time is more than a minute ahead.", "Correct the row, or event.time.timezone in the feed."),
+        "time.not_seconds": ("The event time is a number that cannot be seconds since 1970 (milliseconds?).", "Set event.time.format: epoch_milliseconds, or correct the row."),
+        "value.missing": ("The event needs a value and has none.", _FIX_AND_REPLAY),
+        "value.unreadable": ("The value is not a number in the feed's notation.", "Correct the row, or custom_data.value.decimal_mark in the feed."),
+        "value.negative": ("The value is below zero; Meta has no refunds.", "Leave refunds out of the feed's source."),
+        "value.not_finite": ("The value is NaN or infinite.", _FIX_AND_REPLAY),
+        "value.too_large": ("The value has more than 15 digits before the decimal mark.", _FIX_AND_REPLAY),
+        "currency.missing": ("The event needs a currency and has none.", "Fill the column, or set custom_data.currency.default."),
+        "currency.unknown": ("The currency is not an ISO 4217 code in use.", _FIX_AND_REPLAY),
+        "contents.unreadable": ("The contents are not a JSON list of objects.", _FIX_AND_REPLAY),
+        "contents.incomplete": ("An item of the contents has no id or no quantity (Meta refuses it, 2804008).", _FIX_AND_REPLAY),
+        "stage.missing": ("The lead stage is empty.", _FIX_AND_REPLAY),
+        "stage.unknown": ("The lead stage is neither in the feed's `map` nor in `ignore`.", "Add the stage to the feed, or correct the row."),
+        "stage.before_lead": ("The stage was reached before the lead was made; Meta drops such events.", _FIX_AND_REPLAY),
+        "stage.out_of_order": ("The lead reached this stage before an earlier stage of the funnel.", _FIX_AND_REPLAY),
+        "text.unreadable": ("A text holds a character that cannot be sent (NUL or half a surrogate pair).", _FIX_AND_REPLAY),
+        "event.too_large": ("The event is larger than 64,000 bytes.", "Send fewer contents, or shorter texts."),
+        "gate.failed": ("The row failed an expectation of the feed's suite.", "See the run's Data Docs for the expectation; then correct the row."),
+        "split.budget": ("The batch held more refused events than the requests allowed for finding them.", "See the codes of its neighbours; raise limits.requests_per_split, or correct the rows; then replay."),
+    },
+    Effect.EXPIRED: {
+        "window.over": ("Meta takes no event this old (7 days; 62 for physical_store), margin included.", "Nothing can be sent. Run the feed more often, or shorten the delay of the source."),
+    },
+    Effect.IN_DOUBT: {
+        "answer.none": ("The request went out and no answer came back.", "tend_deliveries sends it again inside Meta's deduplication window, if the feed says resend."),
+        "answer.unclear": ("The answer could not be read, or was a server error; the events may have been processed.", "tend_deliveries sends it again inside Meta's deduplication window, if the feed says resend."),
+        "answer.count": ("Meta counted another number of events than the batch had.", "Compare with Events Manager; then settle by hand or let tend_deliveries resend."),
+        "worker.lost": ("The worker died, or lost its lease, while the request was out.", "tend_deliveries sends it again inside Meta's deduplication window, if the feed says resend."),
+        "doubt.held": ("The feed's policy holds events in doubt for a person.", "Look the event up in Events Manager, then settle it by hand."),
+        "doubt.window_over": ("Meta's deduplication window is over; a resend could count twice.", "Look the event up in Events Manager, then settle it by hand."),
+        "doubt.row_changed": ("The source row changed after the unanswered request, so it cannot be sent again unchanged.", "Look the event up in Events Manager, then settle it by hand."),
+    },
+    Effect.PENDING: {
+        "holding": ("The feed's holding period is not over.", "Nothing; tend_deliveries sends it in time."),
+        "limit": ("The run's limit was reached before this row.", "Run without a limit."),
+        "throttled": ("Meta asked to wait longer than the run could.", "Nothing; the next run or tend_deliveries sends it."),
+        "not_sent": ("The request provably did not reach Meta.", "Nothing; the next run or tend_deliveries sends it."),
+        "stopped": ("Meta takes nothing from this token or dataset.", "See the run's error; when it is mended, run again."),
+        "worker.released": ("The worker was stopped, or died, before the request went out.", "Nothing; the next run or tend_deliveries sends it."),
+        "replayed": ("A person put it back.", "Nothing; the next run or tend_deliveries sends it."),
+    },
+    Effect.KEY_DROPPED: {
+        "em.not_an_address": ("No single @ with a dotted domain after it, or a space inside.", _FIX_FOR_MATCH),
+        "ph.no_country_code": ("A national number whose country is not known.", "Map `country`, or set ph.default_country."),
+        "ph.not_a_number": ("Too few or too many digits, or not a possible number.", _FIX_FOR_MATCH),
+        "name.nothing_left": ("Nothing but spaces and punctuation.", _FIX_FOR_MATCH),
+        "db.unreadable": ("Not a date in the feed's format.", "Set user_data.db.format, or correct the row."),
+        "db.out_of_range": ("Before 1900 or after today.", _FIX_FOR_MATCH),
+        "ge.unknown": ("Neither female nor male; Meta takes only these two.", "Nothing."),
+        "ct.nothing_left": ("No letters.", _FIX_FOR_MATCH),
+        "st.nothing_left": ("No letters.", _FIX_FOR_MATCH),
+        "zp.too_short": ("Shorter than two characters, or not five digits in the United States.", _FIX_FOR_MATCH),
+        "country.unknown": ("Not a country by ISO 3166 code or English name.", _FIX_FOR_MATCH),
+        "hash.md5": ("32 hex characters: an MD5 digest, which Meta does not match.", "Store SHA-256, or the clear value."),
+        "hash.of_nothing": ("The SHA-256 digest of the empty string.", "Leave the column empty where there is no value."),
+        "external_id.too_long": ("Longer than 512 characters.", _FIX_FOR_MATCH),
+        "lead_id.damaged": ("Not 15 to 17 digits; spreadsheets and floating point damage such ids.", "Load the id as text from Meta's webhook or download."),
+        "fb_login_id.not_digits": ("Not a whole number.", _FIX_FOR_MATCH),
+        "fbc.malformed": ("Not fb.<index>.<milliseconds>.<click id>.", "Store the _fbc cookie as it is."),
+        "fbp.malformed": ("Not fb.<index>.<milliseconds>.<number>.", "Store the _fbp cookie as it is."),
+        "ip.not_public": ("Not an address of the public internet.", _FIX_FOR_MATCH),
+        "user_agent.unreadable": ("Empty, or with control characters.", _FIX_FOR_MATCH),
+        "madid.not_a_uuid": ("Not a UUID, or all zeros.", _FIX_FOR_MATCH),
+        "value.several": ("Several values stand in a field that takes one.", _FIX_FOR_MATCH),
+        "value.damaged": ("A number that lost digits on its way (floating point, or 1e+15).", "Load the column as text or as an integer."),
+        "value.text_unreadable": ("A character that cannot be sent (NUL or half a surrogate pair), or more than 2,000 characters.", _FIX_FOR_MATCH),
+        "ldu.state_unknown": ("Limited data use without one of the states Meta knows: sent with 0, 0 (Meta geolocates).", "Map limited_data_use.state."),
+    },
+}  # fmt: skip
+
+# What code 100's subcodes say, for refused events ("Error reference" and field reports).
+_SUBCODES: Final[dict[int, str]] = {
+    Subcode.TOO_OLD: "event_time is older than Meta takes.",
+    Subcode.IN_FUTURE: "event_time is in the future, or in milliseconds.",
+    Subcode.CONTENTS: "contents is not a list of objects, or an item has no id.",
+    Subcode.NO_VALUE: "A Purchase without value.",
+    Subcode.NO_CURRENCY: "A Purchase without currency.",
+    Subcode.PARAMETER: "A required member is missing or has the wrong type.",
+    Subcode.VALUE_WITHOUT_CURRENCY: "A value without currency.",
+    Subcode.APP_EXTINFO: "Invalid extended device info of an app event.",
+    Subcode.MATCH_KEYS: "No match key, or too broad a set of them.",
+    Subcode.MESSAGING_CHANNEL_MISSING: "messaging_channel is missing.",
+    Subcode.MESSAGING_EVENT_NAME: "The event name is not allowed for business messaging.",
+    Subcode.MESSAGING_PAGE_ID: "page_id is missing.",
+    Subcode.MESSAGING_IG_SID: "ig_sid is missing.",
+    Subcode.MESSAGING_IG_ACCOUNT: "ig_account_id is missing.",
+    Subcode.MESSAGING_CTWA_CLID: "ctwa_clid is invalid.",
+    Subcode.MESSAGING_WHATSAPP_IDS: "page_id or the WhatsApp account id is missing.",
+}
+
+REASONS: Final[dict[str, Reason]] = {entry.code: entry for entry in _entries()}
+
+
+def meta_code(code: int | None, subcode: int | None) -> str:
+    """Return the reason code of an event that Meta refused.
+
+    >>> meta_code(100, 2804003)
+    'meta.100.2804003'
+    >>> meta_code(100, None)
+    'meta.100'
+    """
+    return ".".join(["meta", *(str(part) for part in (code, subcode) if part is not None)])
+
+
+def reason(code: str) -> Reason:
+    """Return the entry of a code; Meta's own codes are described from their numbers.
+
+    >>> reason("meta.100.2804009").meaning
+    'A Purchase without value.'
+    >>> reason("consent.not_given").effect.value
+    'withheld'
+    """
+    if known := REASONS.get(code):
+        return known
+    subcode = code.rpartition(".")[2]
+    number = int(subcode) if subcode.isdigit() else 0
+    return Reason(
+        code=code,
+        effect=Effect.REFUSED,
+        meaning=_SUBCODES.get(number, "Meta refused this event; the code is not in Meta's public documentation."),
+        action="Correct the row; the changed row is sent by the next run that reads it. "
+        "Quote the batch's fbtrace_id to Meta's support.",
+    )
