@@ -1,0 +1,383 @@
+"""One worker's stay at the ledger: claim, begin, settle, split, release, leave.
+
+The worker's number fences all it writes. When its lease is over, another process may
+clear its desk; from then on nothing it writes is taken, save the proof that Meta had
+accepted a batch.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import psycopg
+
+from meta_capi import spec
+from meta_capi.errors import LeaseLostError, LedgerError
+from meta_capi.event import Built
+from meta_capi.ledger import Ledger, ResendPolicy, Run
+from meta_capi.lifecycle import State
+from meta_capi.payload import Batch, OwedEvent, cut
+from meta_capi.sql import queries
+from meta_capi.verdict import Receipt
+
+__all__ = ["COVER_SECONDS", "LEASE_SECONDS", "Claimed", "Desk", "Settled"]
+
+_SQL: Final = queries("ledger")
+# Six requests long (SQS advises the same for its leases): a worker that lives renews it
+# long before; one that died is found after three minutes.
+LEASE_SECONDS: Final = 6 * spec.REQUEST_DEADLINE_SECONDS
+# No request begins that the lease does not cover twice over.
+COVER_SECONDS: Final = 2 * spec.REQUEST_DEADLINE_SECONDS
+
+
+@dataclass(slots=True)
+class Claimed:
+    """What became of a slice: batches for this worker, and where the other rows stand."""
+
+    batches: list[Batch] = field(default_factory=list)
+    standing: Counter[tuple[str, str | None]] = field(default_factory=Counter)
+    """Rows not claimed, by state and reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """How many deliveries a settlement moved, and how many of them went in doubt."""
+
+    moved: int
+    in_doubt: int
+
+
+class Desk:
+    """A worker's part of the ledger. Its methods may be called from several threads."""
+
+    def __init__(
+        self, ledger: Ledger, run: Run, *, policy: ResendPolicy, host: str, pid: int,
+        validation_id: int | None = None, lease_seconds: float = LEASE_SECONDS,
+        cover_seconds: float = COVER_SECONDS,
+    ) -> None:  # fmt: skip
+        self._ledger = ledger
+        self._run = run
+        self._policy = policy
+        self._validation_id = validation_id
+        self._lease_seconds = lease_seconds
+        self._cover_seconds = cover_seconds
+        row = ledger.run(
+            "arrive", run_no=run.run_no, feed=run.feed, dataset_id=run.dataset_id, host=host,
+            pid=pid, lease_seconds=lease_seconds,
+        )[0]  # fmt: skip
+        self.worker_id: int = row["worker_id"]
+        self.arrived_at: datetime = row["now"]
+
+    @property
+    def resends(self) -> bool:
+        """Whether the feed's policy sends again what is in doubt."""
+        return self._policy.resend
+
+    def renew(self) -> None:
+        """Make the lease last longer; LeaseLostError if it is already over."""
+        rows = self._ledger.run(
+            "renew", worker_id=self.worker_id, lease_seconds=self._lease_seconds
+        )
+        if not rows:
+            raise LeaseLostError(
+                "This worker's lease is over; what it held is with the rescue. It stops here."
+            )
+
+    # --- claim ----------------------------------------------------------------------
+
+    def claim(self, built: Built, *, most_events: int, most_bytes: int) -> Claimed:
+        """Record a slice, cut batches from what may be sent, and take them (edges a b g h i j).
+
+        One transaction: after a crash either all of it stands or nothing.
+        """
+        return self._ledger.attempt(
+            lambda cursor: self._claim(cursor, built, most_events, most_bytes)
+        )
+
+    def _claim(
+        self, cursor: psycopg.Cursor[dict[str, Any]], built: Built, most_events: int,
+        most_bytes: int,
+    ) -> Claimed:  # fmt: skip
+        claimed = Claimed()
+        cursor.execute(_SQL["make_incoming"])
+        _copy(cursor, built)
+        cursor.execute(_SQL["find_taken"], self._values())
+        if taken := [row["ordinal"] for row in cursor.fetchall()]:
+            _free_taken(cursor, built, taken)
+        cursor.execute(_SQL["compare"], self._values())
+        kept = {row["ordinal"]: (row["state"], row["reason"]) for row in cursor.fetchall()}
+        if kept:
+            cursor.execute(_SQL["touch"], self._values(ordinals=list(kept)))
+            claimed.standing.update(kept.values())
+        held = [
+            row
+            for row, reason in enumerate(built.reasons)
+            if reason is not None and row not in kept
+        ]
+        if held:
+            cursor.execute(_SQL["hold"], self._values(ordinals=held))
+            claimed.standing.update((built.states[row].value, built.reasons[row]) for row in held)
+        rows = [row for row in built.sendable if row not in kept]
+        if rows:
+            claimed.batches = self._take(cursor, built, rows, most_events, most_bytes)
+            lost = len(rows) - sum(map(len, claimed.batches))
+            if lost:
+                claimed.standing[State.CLAIMED.value, None] += lost
+        return claimed
+
+    def _take(
+        self, cursor: psycopg.Cursor[dict[str, Any]], built: Built, rows: list[int],
+        most_events: int, most_bytes: int,
+    ) -> list[Batch]:  # fmt: skip
+        owed = [OwedEvent(built.source_keys[row], built.bodies[row] or b"") for row in rows]
+        sizes = [len(event.body) for event in owed]
+        ranges = list(cut(sizes, most_events=most_events, most_bytes=most_bytes))
+        numbers = self._numbers(cursor, len(ranges))
+        batches = [
+            Batch(number, number, 0, tuple(owed[span.start : span.stop]))
+            for number, span in zip(numbers, ranges, strict=True)
+        ]
+        self._open(cursor, batches)
+        cursor.execute(
+            _SQL["claim"],
+            self._values(
+                ordinals=rows,
+                batch_ids=[
+                    number
+                    for number, span in zip(numbers, ranges, strict=True)
+                    for _ in span
+                ],
+            ),
+        )
+        got = {row["source_key"] for row in cursor.fetchall()}
+        return batches if len(got) == len(rows) else self._shrink(cursor, batches, got)
+
+    def _open(self, cursor: psycopg.Cursor[dict[str, Any]], batches: Sequence[Batch]) -> None:
+        cursor.execute(
+            _SQL["open_batches"],
+            {
+                "worker_id": self.worker_id,
+                "batch_ids": [batch.batch_id for batch in batches],
+                "events": [len(batch) for batch in batches],
+                "bytes": [batch.size for batch in batches],
+            },
+        )
+        if len(cursor.fetchall()) != len(batches):
+            raise LeaseLostError(
+                "This worker's lease is over; it claims nothing more. It stops here."
+            )
+
+    @staticmethod
+    def _shrink(
+        cursor: psycopg.Cursor[dict[str, Any]], batches: Sequence[Batch], got: set[str]
+    ) -> list[Batch]:
+        """Leave out what another worker took between the comparison and the claim."""
+        kept = []
+        for batch in batches:
+            events = tuple(event for event in batch.events if event.source_key in got)
+            small = Batch(batch.batch_id, batch.root_id, batch.depth, events)
+            if not events:
+                cursor.execute(_SQL["drop_batch"], {"batch_id": batch.batch_id})
+                continue
+            if len(events) < len(batch):
+                cursor.execute(
+                    _SQL["shrink_batch"],
+                    {"batch_id": small.batch_id, "events": len(small), "bytes": small.size},
+                )
+            kept.append(small)
+        return kept
+
+    @staticmethod
+    def _numbers(cursor: psycopg.Cursor[dict[str, Any]], count: int) -> list[int]:
+        cursor.execute(_SQL["next_batch_numbers"], {"count": count})
+        return [row["nextval"] for row in cursor.fetchall()]
+
+    def _values(self, **more: Any) -> dict[str, Any]:
+        return {
+            "dataset_id": self._run.dataset_id,
+            "feed": self._run.feed,
+            "run_no": self._run.run_no,
+            "validation_id": self._validation_id,
+            "resend": self._policy.resend,
+            "resend_window": self._policy.window_seconds,
+            "most_resends": self._policy.most_resends,
+            **more,
+        }
+
+    # --- begin and settle -----------------------------------------------------------
+
+    def begin(self, batch: Batch, seq: int) -> None:
+        """Write down that a request is about to leave; only then may it.
+
+        Raises LeaseLostError where the lease does not cover the request twice over.
+        """
+        values = {"batch_id": batch.batch_id, "worker_id": self.worker_id, "seq": seq}
+
+        def step(cursor: psycopg.Cursor[dict[str, Any]]) -> bool:
+            cursor.execute(
+                _SQL["begin_sending"], {**values, "cover_seconds": self._cover_seconds}
+            )
+            if cursor.fetchone():
+                return True
+            cursor.execute(_SQL["is_sending"], values)
+            row = cursor.fetchone()
+            return bool(row and row["exists"])
+
+        if not self._ledger.attempt(step):
+            raise LeaseLostError(
+                f"Batch {batch.batch_id} is no longer this worker's to send. It stops here."
+            )
+
+    def settle(
+        self, batch: Batch, seq: int, *, outcome: str, receipt: Receipt, batch_state: str,
+        delivery_state: State | None, reason: str | None = None,
+        wait_seconds: float | None = None, pause_seconds: float = 0.0,
+    ) -> Settled:  # fmt: skip
+        """Write down an answer and what follows from it, in one step (edges c d e f).
+
+        `delivery_state` None leaves the deliveries claimed: the batch goes on.
+        Raises LeaseLostError where the batch was rescued meanwhile.
+        """
+        values = {
+            **_numbers_of(receipt),
+            "batch_id": batch.batch_id,
+            "seq": seq,
+            "worker_id": self.worker_id,
+            "outcome": outcome,
+            "batch_state": batch_state,
+            "delivery_state": delivery_state.value if delivery_state else None,
+            "reason": reason,
+            "wait_seconds": None if wait_seconds is None else int(wait_seconds),
+            "pause_seconds": pause_seconds,
+        }
+
+        def step(cursor: psycopg.Cursor[dict[str, Any]]) -> Settled | None:
+            cursor.execute(_SQL["settle"], values)
+            row = cursor.fetchone() or {}
+            if not row["settled"]:
+                return self._settled_already(cursor, batch, values)
+            if delivery_state and row["moved"] != row["events"]:
+                raise LedgerError(
+                    f"Batch {batch.batch_id} holds {row['events']} events, but "
+                    f"{row['moved']} deliveries were on its desk; nothing was settled."
+                )
+            return Settled(row["moved"], row["in_doubt"])
+
+        settled = self._ledger.attempt(step)
+        if settled is None:
+            if outcome == "accepted":
+                self._ledger.run("prove_acceptance", **values)
+            raise LeaseLostError(
+                f"Batch {batch.batch_id} was rescued before its answer came. It stops here."
+            )
+        return settled
+
+    @staticmethod
+    def _settled_already(
+        cursor: psycopg.Cursor[dict[str, Any]], batch: Batch, values: dict[str, Any]
+    ) -> Settled | None:
+        """After a lost commit: find our own settlement in place."""
+        cursor.execute(_SQL["is_settled"], values)
+        row = cursor.fetchone()
+        moved = len(batch) if values["delivery_state"] else 0
+        doubts = moved if values["delivery_state"] == State.IN_DOUBT else 0
+        return Settled(moved, doubts) if row and row["same"] else None
+
+    def split(self, batch: Batch, parts: Sequence[Sequence[OwedEvent]], reason: str) -> list[Batch]:
+        """Cut a refused batch; the parts stay on this desk."""
+
+        def step(cursor: psycopg.Cursor[dict[str, Any]]) -> list[Batch]:
+            numbers = self._numbers(cursor, len(parts))
+            children = [
+                Batch(number, batch.root_id, batch.depth + 1, tuple(part))
+                for number, part in zip(numbers, parts, strict=True)
+            ]
+            cursor.execute(
+                _SQL["split_batch"],
+                {
+                    "batch_id": batch.batch_id,
+                    "worker_id": self.worker_id,
+                    "reason": reason,
+                    "child_ids": numbers,
+                    "events": [len(child) for child in children],
+                    "bytes": [child.size for child in children],
+                    "source_keys": [event.source_key for event in batch.events],
+                    "key_batches": [child.batch_id for child in children for _ in child.events],
+                },
+            )
+            row = cursor.fetchone() or {}
+            if row["children"] != len(children) or row["moved"] != len(batch):
+                raise LeaseLostError(
+                    f"Batch {batch.batch_id} is no longer this worker's to split. It stops here."
+                )
+            return children
+
+        return self._ledger.attempt(step)
+
+    def release(
+        self, batches: Sequence[Batch] | None, *, reason: str, pause_seconds: float = 0.0,
+        state: State = State.PENDING,
+    ) -> Counter[str]:  # fmt: skip
+        """Give batches back of which nothing is out (edge d; i where `state` says so).
+
+        None gives back all of this desk. Returns deliveries by state.
+        """
+        rows = self._ledger.run(
+            "release",
+            worker_id=self.worker_id,
+            batch_ids=None if batches is None else [batch.batch_id for batch in batches],
+            batch_state="released" if state is State.PENDING else "quarantined",
+            delivery_state=state.value,
+            reason=reason,
+            pause_seconds=pause_seconds,
+        )
+        return Counter(rows[0])
+
+    def leave(self) -> Counter[str]:
+        """Get up: what was not sent goes back, what may have been sent is in doubt."""
+
+        def step(cursor: psycopg.Cursor[dict[str, Any]]) -> Counter[str]:
+            cursor.execute(_SQL["leave"], {"worker_id": self.worker_id})
+            cursor.execute(_SQL["clear_desks"], {"worker_ids": [self.worker_id]})
+            return Counter(cursor.fetchone() or {})
+
+        return self._ledger.attempt(step)
+
+
+def _copy(cursor: psycopg.Cursor[dict[str, Any]], built: Built) -> None:
+    with cursor.copy(_SQL["copy_incoming"]) as copy:
+        for row in range(len(built)):
+            at, later = built.event_times[row], built.not_before[row]
+            copy.write_row((
+                row,
+                built.source_keys[row],
+                built.event_names[row],
+                built.event_ids[row],
+                None if at is None else datetime.fromtimestamp(at, UTC),
+                built.cursors[row],
+                built.states[row].value,
+                built.reasons[row],
+                built.masks[row],
+                built.digests[row],
+                built.values[row],
+                built.currencies[row],
+                None if later is None else datetime.fromtimestamp(later, UTC),
+            ))
+
+
+def _free_taken(
+    cursor: psycopg.Cursor[dict[str, Any]], built: Built, rows: Sequence[int]
+) -> None:
+    """Quarantine rows whose event_id is another conversion's; they keep no event_id."""
+    for row in rows:
+        built.hold(row, State.QUARANTINED, "event_id.taken")
+        built.event_ids[row] = None
+    cursor.execute(_SQL["free_taken"], {"ordinals": list(rows)})
+
+
+def _numbers_of(receipt: Receipt) -> dict[str, Any]:
+    return {name: getattr(receipt, name) for name in Receipt.__slots__}

@@ -1,0 +1,343 @@
+"""What we promised, what we tried, what they said.
+
+The only room that speaks SQL to the ledger, together with `desk` (one worker's part of
+it). Connections come from a SQLAlchemy engine, whose pool is shared by the threads of a
+worker; statements are psycopg's, because the ledger is PostgreSQL and nothing else.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice
+from typing import Any, Final, NamedTuple, TypeVar
+
+import psycopg
+from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
+from sqlalchemy import Engine
+
+from meta_capi.errors import LedgerError
+from meta_capi.event import occurrence_key
+from meta_capi.sql import migrations, queries
+
+__all__ = ["BadRow", "Ledger", "ResendPolicy", "Rescued", "Run"]
+
+T = TypeVar("T")
+_SQL: Final = queries("ledger")
+# Restarts, dropped connections, deadlocks, serialization: the statement did not happen,
+# or happened wholly, and each statement of ours can tell when it is asked again.
+_PASSING: Final = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    psycopg.errors.DeadlockDetected,
+    psycopg.errors.SerializationFailure,
+    psycopg.errors.UniqueViolation,
+)
+_LOCK: Final = 0x6361_7069  # "capi": one migration at a time
+_SLICE: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """A run of a feed: what every row it writes belongs to."""
+
+    run_no: int
+    feed: str
+    dataset_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResendPolicy:
+    """What to do with events in doubt."""
+
+    resend: bool
+    window_seconds: int
+    """How long after the first unanswered request a repeat is still recognised."""
+    most_resends: int = 6
+
+
+class BadRow(NamedTuple):
+    """A row that failed the gate: its key, its cursor and the catalogue's reason."""
+
+    source_key: str
+    cursor_at: datetime
+    reason: str
+
+
+class Rescued(NamedTuple):
+    """What was found on the desks of lost workers."""
+
+    workers: int
+    batches: int
+    pending: int
+    in_doubt: int
+
+
+class Ledger:
+    """The ledger behind one engine."""
+
+    def __init__(self, engine: Engine, *, patience: float = 30.0) -> None:
+        self._engine = engine
+        self._patience = patience
+
+    # --- plumbing -------------------------------------------------------------------
+
+    @contextmanager
+    def transaction(self) -> Iterator[psycopg.Cursor[dict[str, Any]]]:
+        """Yield a cursor; commit at the end, roll back on any exception."""
+        proxy = self._engine.raw_connection()
+        connection = proxy.driver_connection
+        if not isinstance(connection, psycopg.Connection):
+            raise LedgerError(
+                "The ledger's connection is not PostgreSQL by psycopg 3; point "
+                "connections.ledger at a PostgreSQL database."
+            )
+        try:
+            with connection.cursor(row_factory=dict_row) as cursor:
+                yield cursor
+            connection.commit()
+        except BaseException:
+            if connection.closed or connection.broken:
+                proxy.invalidate()
+            else:
+                connection.rollback()
+            raise
+        finally:
+            proxy.close()
+
+    def attempt(self, step: Callable[[psycopg.Cursor[dict[str, Any]]], T]) -> T:
+        """Run a step in a transaction, again and again while the database is away.
+
+        The step must be able to run twice. Gives up after the ledger's patience, in
+        seconds, with a LedgerError that quotes no driver message.
+        """
+        give_up = time.monotonic() + self._patience
+        pause = 0.05
+        while True:
+            try:
+                with self.transaction() as cursor:
+                    return step(cursor)
+            except _PASSING as error:
+                if time.monotonic() + pause > give_up:
+                    raise LedgerError(_sentence(error)) from None
+            except psycopg.Error as error:
+                raise LedgerError(_sentence(error)) from None
+            time.sleep(pause)
+            pause = min(pause * 2, 2.0)
+
+    def run(self, name: str, **values: Any) -> list[dict[str, Any]]:
+        """Run one named query in a transaction of its own; return its rows."""
+
+        def step(cursor: psycopg.Cursor[dict[str, Any]]) -> list[dict[str, Any]]:
+            cursor.execute(_SQL[name], values)
+            return cursor.fetchall() if cursor.description else []
+
+        return self.attempt(step)
+
+    # --- the schema -----------------------------------------------------------------
+
+    def migrate(self) -> list[str]:
+        """Bring the schema up to date; return the names of the steps made."""
+
+        def step(cursor: psycopg.Cursor[dict[str, Any]]) -> list[str]:
+            cursor.execute("select pg_advisory_xact_lock(%s)", (_LOCK,))
+            done = self._versions(cursor)
+            made = [each for each in migrations() if each.version not in done]
+            for migration in made:
+                cursor.execute(migration.text)
+                cursor.execute(
+                    "insert into capi.migrations (version, name) values (%s, %s)",
+                    (migration.version, migration.name),
+                )
+            cursor.execute(
+                "insert into capi.installation (digest_key) values (%s) on conflict do nothing",
+                (secrets.token_bytes(32),),
+            )
+            return [migration.name for migration in made]
+
+        return self.attempt(step)
+
+    def missing_migrations(self) -> list[str]:
+        """Return the names of the steps the schema lacks; none means it is up to date."""
+
+        def step(cursor: psycopg.Cursor[dict[str, Any]]) -> list[str]:
+            done = self._versions(cursor)
+            return [each.name for each in migrations() if each.version not in done]
+
+        return self.attempt(step)
+
+    @staticmethod
+    def _versions(cursor: psycopg.Cursor[dict[str, Any]]) -> set[int]:
+        cursor.execute("select to_regclass('capi.migrations') is not null as made")
+        row = cursor.fetchone()
+        if not row or not row["made"]:
+            return set()
+        cursor.execute("select version from capi.migrations")
+        return {each["version"] for each in cursor.fetchall()}
+
+    def digest_key(self) -> bytes:
+        """Return the key of payload fingerprints."""
+        rows = self.run("installation")
+        if not rows:
+            raise LedgerError("The ledger has no schema; run `meta-capi migrate`.")
+        return bytes(rows[0]["digest_key"])
+
+    def clock(self) -> datetime:
+        """Return the ledger's time, by which leases run."""
+        now: datetime = self.run("clock")[0]["clock"]
+        return now
+
+    # --- runs and gates -------------------------------------------------------------
+
+    def open_run(
+        self, run_id: str, *, feed: str, dataset_id: str, mode: str,
+        interval: tuple[datetime, datetime] | None, plan: Mapping[str, Any],
+    ) -> Run:  # fmt: skip
+        """Record a planned run; the same run_id finds the same run."""
+        start, end = interval or (None, None)
+        rows = self.run(
+            "open_run", run_id=run_id, feed=feed, dataset_id=dataset_id, mode=mode,
+            interval_start=start, interval_end=end, plan=Jsonb(dict(plan)),
+        )  # fmt: skip
+        return Run(run_no=rows[0]["run_no"], feed=feed, dataset_id=dataset_id)
+
+    def close_run(self, run: Run, *, state: str, outcome: Mapping[str, Any]) -> None:
+        """Record the run's last word: `reported`, `stopped` or `gap`."""
+        self.run("close_run", run_no=run.run_no, state=state, outcome=Jsonb(dict(outcome)))
+
+    def open_validation(self, run: Run, suite: str) -> int:
+        """Give a gate its number."""
+        rows = self.run("open_validation", run_no=run.run_no, feed=run.feed, suite=suite)
+        number: int = rows[0]["validation_id"]
+        return number
+
+    def quarantine(self, run: Run, validation_id: int, rows: Iterable[BadRow]) -> int:
+        """Put rows that failed the gate in quarantine (edge i); return how many came.
+
+        Rows that share a key are told apart by their occurrence, so that each of them
+        stands in the ledger.
+        """
+        seen: dict[str, int] = {}
+        total = 0
+        stream = iter(rows)
+        while bad := list(islice(stream, _SLICE)):
+            total += len(bad)
+            incoming = []
+            for ordinal, row in enumerate(bad):
+                key = row.source_key
+                if row.reason == "key.duplicate":
+                    seen[key] = seen.get(key, 0) + 1
+                    key = occurrence_key(key, seen[key])
+                incoming.append((ordinal, key, row.cursor_at, row.reason))
+            self.attempt(lambda cursor, some=incoming: self._quarantine(cursor, run, validation_id, some))  # type: ignore[misc]
+        return total
+
+    @staticmethod
+    def _quarantine(
+        cursor: psycopg.Cursor[dict[str, Any]], run: Run, validation_id: int,
+        rows: Sequence[tuple[Any, ...]],
+    ) -> None:  # fmt: skip
+        cursor.execute(_SQL["make_incoming"])
+        with cursor.copy(_SQL["copy_quarantine"]) as copy:
+            for row in {row[1]: row for row in rows}.values():
+                copy.write_row((*row, "quarantined", 0))
+        cursor.execute(
+            _SQL["quarantine_by_gate"],
+            {
+                "dataset_id": run.dataset_id,
+                "feed": run.feed,
+                "run_no": run.run_no,
+                "validation_id": validation_id,
+            },
+        )
+
+    def close_validation(
+        self, validation_id: int, *, rows: int, quarantined: int, passed: bool,
+        seconds: float, results: Sequence[Mapping[str, Any]],
+    ) -> None:  # fmt: skip
+        """Record the gate's verdict and each expectation's outcome."""
+
+        def step(cursor: psycopg.Cursor[dict[str, Any]]) -> None:
+            for position, result in enumerate(results):
+                cursor.execute(
+                    _SQL["add_validation_result"],
+                    {"validation_id": validation_id, "position": position, **result},
+                )
+            cursor.execute(
+                _SQL["close_validation"],
+                {
+                    "validation_id": validation_id,
+                    "rows": rows,
+                    "quarantined": quarantined,
+                    "passed": passed,
+                    "seconds": seconds,
+                },
+            )
+
+        self.attempt(step)
+
+    # --- tending --------------------------------------------------------------------
+
+    def rescue(self) -> Rescued:
+        """Clear the desks of workers whose lease is over (edges d and f)."""
+
+        def step(cursor: psycopg.Cursor[dict[str, Any]]) -> Rescued:
+            cursor.execute(_SQL["find_lost_workers"])
+            lost = [row["worker_id"] for row in cursor.fetchall()]
+            if not lost:
+                return Rescued(0, 0, 0, 0)
+            cursor.execute(_SQL["clear_desks"], {"worker_ids": lost})
+            row = cursor.fetchone() or {}
+            return Rescued(len(lost), row["batches"], row["pending"], row["in_doubt"])
+
+        return self.attempt(step)
+
+    def expire(self, feed: str, dataset_id: str, oldest: datetime) -> int:
+        """Expire what waits and is older than Meta takes (edge j); return how many."""
+        return len(self.run("expire", feed=feed, dataset_id=dataset_id, oldest=oldest))
+
+    def close_doubt(self, feed: str, dataset_id: str, policy: ResendPolicy) -> None:
+        """Say of doubts that no resend can settle why they stay."""
+        self.run(
+            "close_doubt", feed=feed, dataset_id=dataset_id, resend=policy.resend,
+            resend_window=policy.window_seconds,
+        )  # fmt: skip
+
+    def due_keys(
+        self, feed: str, dataset_id: str, policy: ResendPolicy, *, limit: int
+    ) -> list[str]:
+        """Return the keys of conversions that are owed and may go out now, oldest first."""
+        rows = self.run(
+            "due_keys", feed=feed, dataset_id=dataset_id, resend=policy.resend,
+            resend_window=policy.window_seconds, most_resends=policy.most_resends,
+            limit=limit,
+        )  # fmt: skip
+        return [row["source_key"] for row in rows]
+
+    def count_replay(self, run: Run, choice: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Return what a replay would put back: state, reason, deliveries."""
+        return self.run("count_replay", feed=run.feed, dataset_id=run.dataset_id, **choice)
+
+    def replay(self, run: Run, choice: Mapping[str, Any]) -> list[str]:
+        """Put back what a person chose (edge k); return the source keys.
+
+        `choice` holds states, reason, keys, start and end; None means any.
+        """
+        rows = self.run(
+            "replay", feed=run.feed, dataset_id=run.dataset_id, run_no=run.run_no, **choice
+        )
+        return [row["source_key"] for row in rows]
+
+
+def _sentence(error: psycopg.Error) -> str:
+    """Say what happened by class and SQLSTATE; the driver's text may quote a row."""
+    state = f", SQLSTATE {error.sqlstate}" if error.sqlstate else ""
+    name = type(error).__name__
+    if error.sqlstate == "3F000" or error.sqlstate == "42P01":
+        return "The ledger has no schema, or an old one; run `meta-capi migrate`."
+    return f"The ledger's database did not take the step ({name}{state}); nothing was half done."

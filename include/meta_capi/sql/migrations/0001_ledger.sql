@@ -1,0 +1,287 @@
+-- The ledger: what we promised, what we tried, what they said.
+-- It holds the advertiser's own keys, states, reasons and counts. No column can hold a
+-- customer's data, hashed or not, nor a sentence from a server or a database.
+-- The letters are the edges of lifecycle.py.
+
+create schema if not exists capi;
+
+create table capi.migrations (
+    version integer primary key,
+    name text not null,
+    applied_at timestamptz not null default clock_timestamp()
+);
+
+-- One row: who this ledger is. `digest_key` keys the fingerprints of payloads, so that a
+-- fingerprint tells nothing about a payload without it.
+create table capi.installation (
+    only_one boolean primary key default true check (only_one),
+    digest_key bytea not null check (length(digest_key) = 32),
+    created_at timestamptz not null default clock_timestamp()
+);
+
+-- Leases run on the database's clock, so that workers need not agree on the time.
+-- `capi.clock_offset` is for tests, which cannot wait a day.
+create function capi.clock() returns timestamptz
+language sql volatile parallel safe
+return clock_timestamp()
+    + coalesce(nullif(current_setting('capi.clock_offset', true), ''), '0')::interval;
+
+create type capi.delivery_state as enum (
+    'pending',      -- a, d, k: owed, and on nobody's desk
+    'claimed',      -- b, g: on a worker's desk, in a batch
+    'accepted',     -- c: Meta took it; no edge leads out
+    'refused',      -- e: Meta refused this very event
+    'quarantined',  -- i: held for a person, with a reason
+    'withheld',     -- h: we decided not to send it
+    'expired',      -- j: too old for Meta
+    'in_doubt'      -- f: it may have gone out, and nobody knows
+);
+
+create type capi.batch_state as enum (
+    'claimed',      -- b: cut; provably nothing has gone out
+    'sending',      -- a request may be on its way: committed before the first byte
+    'accepted',     -- c
+    'refused',      -- e: one event, refused
+    'split',        -- refused, and cut in two
+    'released',     -- d
+    'in_doubt',     -- f
+    'quarantined'   -- i: the requests allowed for splitting were used up
+);
+
+create type capi.attempt_outcome as enum (
+    'sending',      -- no answer yet
+    'accepted',     -- Meta counted exactly the events sent
+    'refused',      -- a definite no to the data; nothing was processed
+    'throttled',    -- a definite "later"; nothing was processed
+    'stopped',      -- a definite no to token, permission or dataset
+    'not_sent',     -- the body provably did not arrive
+    'unknown'       -- anything else
+);
+
+create table capi.runs (
+    run_no bigint generated always as identity primary key,
+    run_id text not null unique,
+    feed text not null,
+    dataset_id text not null,
+    mode text not null check (mode in ('send', 'test', 'dry_run', 'tend', 'replay')),
+    interval_start timestamptz,
+    interval_end timestamptz,
+    state text not null default 'planned'
+        check (state in ('planned', 'validated', 'stopped', 'reported', 'gap')),
+    plan jsonb not null default '{}',
+    outcome jsonb not null default '{}',
+    planned_at timestamptz not null default capi.clock(),
+    reported_at timestamptz,
+    check (interval_start is null or interval_start < interval_end)
+);
+create index runs_by_feed on capi.runs (feed, planned_at desc);
+
+-- A worker is one process's stay at the desk. Its number is the fencing token: it is
+-- never used again, and once `ended_at` is set, nothing it writes is taken any more.
+create table capi.workers (
+    worker_id bigint generated always as identity primary key,
+    run_no bigint not null references capi.runs,
+    feed text not null,
+    dataset_id text not null,
+    host text not null,
+    pid integer not null,
+    started_at timestamptz not null default capi.clock(),
+    lease_until timestamptz not null,
+    ended_at timestamptz,
+    ended_how text check (ended_how in ('finished', 'lost')),
+    check ((ended_at is null) = (ended_how is null))
+);
+-- The rescue looks for the few that are at their desks.
+create index workers_at_their_desks on capi.workers (lease_until) where ended_at is null;
+
+create sequence capi.batch_numbers;
+
+-- A batch is a set of deliveries that go out in one request, and stay together until an
+-- answer divides them.
+create table capi.batches (
+    batch_id bigint primary key,
+    parent_id bigint references capi.batches,
+    root_id bigint not null,
+    depth smallint not null default 0 check (depth between 0 and 12),
+    worker_id bigint not null references capi.workers,
+    run_no bigint not null references capi.runs,
+    feed text not null,
+    dataset_id text not null,
+    events integer not null check (events between 1 and 1000),
+    bytes integer not null check (bytes > 0),
+    state capi.batch_state not null default 'claimed',
+    reason text,
+    attempts smallint not null default 0,
+    -- The start of the first request that may have arrived and was never disproved.
+    doubt_since timestamptz,
+    created_at timestamptz not null default capi.clock(),
+    settled_at timestamptz,
+    check ((state in ('claimed', 'sending')) = (settled_at is null)),
+    check (state <> 'in_doubt' or doubt_since is not null),
+    check ((parent_id is null) = (depth = 0))
+);
+-- The rescue and the end of a worker look for what is open.
+create index batches_open on capi.batches (worker_id) where state in ('claimed', 'sending');
+create index batches_by_run on capi.batches (run_no);
+
+-- One row a request, written before the first byte leaves. One terminal update.
+create table capi.attempts (
+    batch_id bigint not null references capi.batches,
+    seq smallint not null check (seq > 0),
+    outcome capi.attempt_outcome not null default 'sending',
+    started_at timestamptz not null default capi.clock(),
+    finished_at timestamptz,
+    http_status integer,
+    code integer,
+    subcode integer,
+    fbtrace_id text check (length(fbtrace_id) <= 64),
+    events_received integer,
+    messages integer,
+    wait_seconds integer,
+    usage_percent integer,
+    primary key (batch_id, seq),
+    check ((outcome = 'sending') = (finished_at is null))
+);
+-- No batch can be out twice at a time.
+create unique index attempts_one_in_flight on capi.attempts (batch_id) where outcome = 'sending';
+create index attempts_by_time on capi.attempts (started_at);
+
+create table capi.validations (
+    validation_id bigint generated always as identity primary key,
+    run_no bigint not null references capi.runs,
+    feed text not null,
+    suite text not null,
+    rows bigint,
+    quarantined bigint,
+    passed boolean,
+    seconds real,
+    validated_at timestamptz not null default capi.clock()
+);
+
+create table capi.validation_results (
+    validation_id bigint not null references capi.validations,
+    position smallint not null,
+    expectation text not null,
+    column_name text,
+    reason text not null,
+    severity text not null check (severity in ('critical', 'warning')),
+    status text not null check (status in ('passed', 'failed', 'could_not_be_checked')),
+    failed_rows bigint not null,
+    share real not null,
+    primary key (validation_id, position)
+);
+
+create table capi.deliveries (
+    dataset_id text not null,
+    feed text not null,
+    source_key text not null,
+    event_name text,            -- unknown as long as a row is too broken to tell
+    event_id text,
+    state capi.delivery_state not null,
+    reason text,
+    event_time timestamptz,
+    cursor_at timestamptz not null,
+    batch_id bigint,
+    run_no bigint not null,
+    validation_id bigint,       -- the gate that put it in quarantine
+    match_keys integer not null default 0,
+    digest bytea,               -- keyed fingerprint of the event's bytes
+    value numeric,
+    currency text,
+    not_before timestamptz,
+    doubt_since timestamptz,    -- since when a request may have reached Meta
+    resends smallint not null default 0,
+    changed_after_send boolean not null default false,
+    recorded_at timestamptz not null default capi.clock(),
+    settled_at timestamptz,
+    -- One promise a conversion: the advertiser knows it by its key.
+    primary key (dataset_id, feed, source_key),
+    -- One promise an event: Meta knows it by these three, and drops a second one.
+    unique (dataset_id, event_name, event_id),
+    -- Whoever is held is held for a reason.
+    check (reason is not null or state in ('pending', 'claimed', 'accepted')),
+    -- Nothing is on its way, at Meta, refused or in doubt without a batch and a payload.
+    check (
+        state not in ('claimed', 'accepted', 'refused', 'in_doubt')
+        or (
+            batch_id is not null and digest is not null and event_name is not null
+            and event_id is not null and event_time is not null
+        )
+    ),
+    check (state <> 'in_doubt' or doubt_since is not null)
+) with (fillfactor = 80);
+create index deliveries_by_batch on capi.deliveries (batch_id);
+create index deliveries_by_cursor on capi.deliveries (feed, cursor_at);
+
+create function capi.refuse_edge() returns trigger language plpgsql as $$
+begin
+    raise exception 'a delivery cannot move from % to %', old.state, new.state
+        using errcode = 'integrity_constraint_violation';
+end $$;
+
+-- The edges of lifecycle.py; `accepted` stands on no left side. A test compares them.
+create trigger only_lettered_edges before update on capi.deliveries
+for each row when (
+    old.state is distinct from new.state
+    and (old.state, new.state) not in (
+        ('pending', 'claimed'), ('pending', 'withheld'), ('pending', 'quarantined'),
+        ('pending', 'expired'),
+        ('quarantined', 'claimed'), ('quarantined', 'withheld'), ('quarantined', 'expired'),
+        ('quarantined', 'pending'),
+        ('withheld', 'claimed'), ('withheld', 'quarantined'), ('withheld', 'expired'),
+        ('withheld', 'pending'),
+        ('expired', 'claimed'), ('expired', 'withheld'), ('expired', 'quarantined'),
+        ('expired', 'pending'),
+        ('refused', 'claimed'), ('refused', 'pending'),
+        ('claimed', 'accepted'), ('claimed', 'pending'), ('claimed', 'refused'),
+        ('claimed', 'in_doubt'), ('claimed', 'quarantined'),
+        ('in_doubt', 'claimed'), ('in_doubt', 'accepted'), ('in_doubt', 'pending')
+    )
+) execute function capi.refuse_edge();
+
+-- Whether a row that was just read may be put on a worker's desk (b, g). Written once,
+-- because the question is asked twice: before batches are cut, and under the row's lock.
+create function capi.may_claim(
+    delivery capi.deliveries,
+    digest bytea,
+    validation bigint,
+    resend boolean,
+    resend_window interval,
+    most_resends integer
+) returns boolean language sql volatile as $$
+    select case delivery.state
+        when 'pending' then coalesce(delivery.not_before <= capi.clock(), true)
+        -- what this very gate has just put there stays there
+        when 'quarantined' then delivery.validation_id is distinct from validation
+        when 'withheld' then true
+        when 'expired' then true
+        -- refused once is refused again, unless the row was changed
+        when 'refused' then delivery.digest is distinct from digest
+        when 'in_doubt' then resend
+            and delivery.digest = digest
+            and delivery.resends < most_resends
+            and coalesce(delivery.not_before <= capi.clock(), true)
+            and delivery.doubt_since + resend_window > capi.clock()
+        else false
+    end
+$$;
+
+-- What a read row finds when it is compared with the ledger. It lives as long as the
+-- transaction.
+create function capi.make_incoming() returns void language sql as $$
+    create temporary table if not exists incoming (
+        ordinal integer not null,
+        source_key text not null,
+        event_name text,
+        event_id text,
+        event_time timestamptz,
+        cursor_at timestamptz not null,
+        state capi.delivery_state not null,
+        reason text,
+        match_keys integer not null,
+        digest bytea,
+        value numeric,
+        currency text,
+        not_before timestamptz
+    ) on commit delete rows
+$$;
