@@ -65,7 +65,7 @@ _TEXTS: Final[dict[Effect, dict[str, tuple[str, str]]]] = {
         "time.unreadable": ("The event time does not have the feed's format.", "Correct the row, or event.time.format in the feed."),
         "time.no_zone": ("The event time carries no zone and the feed declares none.", "Declare event.time.timezone in the feed."),
         "time.in_future": ("The event time is more than a minute ahead.", "Correct the row, or event.time.timezone in the feed."),
-        "time.not_seconds": ("The event time is a number that cannot be seconds since 1970 (milliseconds?).", "Set event.time.format: epoch_milliseconds, or correct the row."),
+        "time.not_seconds": ("The event time is a number that cannot be in the feed's unit (milliseconds for seconds, or the reverse).", "Correct event.time.format in the feed, or the row."),
         "value.missing": ("The event needs a value and has none.", _FIX_AND_REPLAY),
         "value.unreadable": ("The value is not a number in the feed's notation.", "Correct the row, or custom_data.value.decimal_mark in the feed."),
         "value.negative": ("The value is below zero; Meta has no refunds.", "Leave refunds out of the feed's source."),
