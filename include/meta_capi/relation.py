@@ -1,0 +1,227 @@
+"""What a feed reads: its table, or its SQL file as a subquery, and what columns hold.
+
+The database is asked for names and types; nothing here reads a row that it keeps.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.types import TypeEngine
+
+from meta_capi.errors import SourceError
+from meta_capi.feed import Feed
+from meta_capi.warehouse import read_query
+
+__all__ = ["Kind", "Relation", "describe", "kind_of", "type_faults"]
+
+Types = dict[str, TypeEngine[Any]]
+
+
+class Kind(StrEnum):
+    """What a column holds, as far as this project cares."""
+
+    TEXT = "text"
+    INTEGER = "whole numbers"
+    NUMBER = "numbers"
+    FLOAT = "floating-point numbers"
+    BOOLEAN = "true and false"
+    UUID = "uuids"
+    MOMENT = "timestamps with a zone"
+    LOCAL = "timestamps without a zone"
+    DATE = "dates"
+    OTHER = "something else"
+    UNKNOWN = "nothing yet"
+
+    @property
+    def is_time(self) -> bool:
+        """Whether intervals can be cut on such a column."""
+        return self in (Kind.MOMENT, Kind.LOCAL, Kind.DATE)
+
+
+_BY_PYTHON_TYPE: Final = {
+    str: Kind.TEXT, int: Kind.INTEGER, Decimal: Kind.NUMBER, float: Kind.FLOAT,
+    bool: Kind.BOOLEAN, UUID: Kind.UUID, date: Kind.DATE,
+}  # fmt: skip
+_BY_VALUE: Final[Mapping[type, TypeEngine[Any]]] = {
+    str: sa.String(), int: sa.BigInteger(), Decimal: sa.Numeric(), float: sa.Double(),
+    bool: sa.Boolean(), UUID: sa.Uuid(), date: sa.Date(),
+}  # fmt: skip
+
+
+def kind_of(type_: TypeEngine[Any]) -> Kind:
+    """Return what a column of this type holds.
+
+    >>> kind_of(sa.DateTime(timezone=True)).value
+    'timestamps with a zone'
+    >>> kind_of(sa.JSON()).value
+    'something else'
+    """
+    if isinstance(type_, postgresql.DOMAIN):
+        return kind_of(type_.data_type)
+    if isinstance(type_, sa.types.NullType):
+        return Kind.UNKNOWN
+    if isinstance(type_, sa.DateTime):
+        return Kind.MOMENT if type_.timezone else Kind.LOCAL
+    try:
+        python_type = type_.python_type
+    except NotImplementedError:
+        return Kind.OTHER
+    return _BY_PYTHON_TYPE.get(python_type, Kind.OTHER)
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """The rows of a feed before any filter: something to select from, and its types."""
+
+    clause: sa.FromClause
+    types: Mapping[str, TypeEngine[Any]]
+
+    def column(self, name: str) -> sa.ColumnElement[Any]:
+        """Return a column; the dialect quotes its name."""
+        return self.clause.c[name]
+
+    def kind(self, name: str) -> Kind:
+        """Return what a column holds."""
+        return kind_of(self.types[name])
+
+
+def describe(connection: sa.Connection, feed: Feed, sql_folder: Path) -> Relation:
+    """Ask the database for the feed's columns and their types.
+
+    Raises:
+        SourceError: no such table or columns; one line for each fault, all at once.
+    """
+    query = None
+    if table := feed.source.table:
+        types = _table_types(connection, table)
+    else:
+        query = _as_it_is(read_query(sql_folder, str(feed.source.sql)))
+        types = _query_types(connection, query)
+    missing = [
+        f"{feed.source.table or feed.source.sql} has no column {name}"
+        f"{_suggestion(name, types)}"
+        for name in feed.columns
+        if name not in types
+    ]
+    if missing:
+        raise SourceError("\n".join(missing))
+    columns = [sa.column(name, types[name]) for name in feed.columns]
+    clause: sa.FromClause
+    if query is None:
+        schema, _, name = str(table).rpartition(".")
+        clause = sa.table(name, *columns, schema=schema or None)
+    else:
+        clause = query.columns(*columns).subquery("source")
+    chosen = {name: types[name] for name in feed.columns}
+    if connection.dialect.name != "postgresql":
+        _correct(chosen, connection, clause, feed.source.cursor.column)
+    return Relation(clause, chosen)
+
+
+def _as_it_is(query: str) -> sa.TextClause:
+    """Keep the file's colons: they are casts and times, never parameters of ours."""
+    return sa.text(query.replace(":", r"\:"))
+
+
+def _table_types(connection: sa.Connection, table: str) -> Types:
+    schema, _, name = table.rpartition(".")
+    inspector = sa.inspect(connection)
+    try:
+        columns = inspector.get_columns(name, schema=schema or None)
+    except sa.exc.NoSuchTableError:
+        columns = []
+    if columns:
+        return {column["name"]: column["type"] for column in columns}
+    known = [
+        *inspector.get_table_names(schema=schema or None),
+        *inspector.get_view_names(schema=schema or None),
+    ]
+    raise SourceError(f"The warehouse has no table {table}{_suggestion(name, known)}")
+
+
+def _query_types(connection: sa.Connection, query: sa.TextClause) -> Types:
+    """Return a query's columns, with their types where the database tells them free."""
+    source = query.columns().subquery("source")
+    nothing = sa.select(sa.text("*")).select_from(source).limit(0)
+    cursor: Any = connection.execute(nothing).cursor
+    codes = {str(entry[0]): entry[1] for entry in cursor.description}
+    if connection.dialect.name != "postgresql":
+        return dict.fromkeys(codes, sa.types.NULLTYPE)
+    oid: sa.ColumnElement[int] = sa.column("oid", sa.Integer())
+    named = sa.select(oid, sa.func.format_type(oid, sa.null()))
+    named = named.select_from(sa.table("pg_type", schema="pg_catalog"))
+    rows = connection.execute(named.where(oid.in_(set(codes.values()))))
+    names = {row[0]: str(row[1]) for row in rows}
+    return {column: _postgresql_type(names[code]) for column, code in codes.items()}
+
+
+def _postgresql_type(name: str) -> TypeEngine[Any]:
+    if name.startswith("timestamp"):
+        return postgresql.TIMESTAMP(timezone=name.endswith("with time zone"))
+    found = postgresql.dialect.ischema_names.get(name, sa.types.NullType)
+    return sa.types.to_instance(found)
+
+
+def _correct(
+    types: Types, connection: sa.Connection, clause: sa.FromClause, cursor: str
+) -> None:
+    """Correct types by one row: only a value shows whether timestamps have a zone."""
+    columns = [clause.c[name] for name in types]
+    one = sa.select(*columns).where(clause.c[cursor].is_not(None)).limit(1)
+    row = connection.execute(one).first()
+    for name, value in zip(types, row or (), strict=False):
+        if isinstance(value, datetime):
+            types[name] = sa.DateTime(timezone=value.tzinfo is not None)
+        elif kind_of(types[name]) is Kind.UNKNOWN and type(value) in _BY_VALUE:
+            types[name] = _BY_VALUE[type(value)]
+
+
+def _suggestion(name: str, known: Iterable[str]) -> str:
+    by_folded = {entry.lower(): entry for entry in known}
+    close = difflib.get_close_matches(name.lower(), list(by_folded), n=1, cutoff=0.6)
+    return f"; did you mean {by_folded[close[0]]}?" if close else "."
+
+
+def type_faults(relation: Relation, feed: Feed) -> Iterator[str]:
+    """Yield a sentence for each column whose type the feed cannot use."""
+    place = feed.source.table or feed.source.sql
+    cursor = relation.kind(feed.source.cursor.column)
+    if not cursor.is_time and cursor is not Kind.UNKNOWN:
+        yield (
+            f"The cursor {feed.source.cursor.column} of {place} holds {cursor.value}; "
+            "name a timestamp or date column."
+        )
+    for name in feed.source.key:
+        if (kind := relation.kind(name)) in (Kind.FLOAT, Kind.BOOLEAN, Kind.OTHER):
+            yield (
+                f"The key {name} of {place} holds {kind.value}, which cannot name a "
+                "row; use text, whole numbers or uuids."
+            )
+    stages = feed.event.stages
+    moments = [("event.time", feed.event.time)]
+    if stages:
+        moments.append(("event.stages.lead_created", stages.lead_created))
+    for path, part in moments:
+        kind = relation.kind(part.column)
+        column = f"{path} {part.column} of {place}"
+        epoch = part.format.startswith("epoch_")
+        if kind in (Kind.INTEGER, Kind.NUMBER, Kind.FLOAT) and not epoch:
+            yield (
+                f"{column} holds {kind.value}; set its format to epoch_seconds or "
+                "epoch_milliseconds."
+            )
+        elif kind.is_time and part.format != "timestamp":
+            yield f"{column} holds {kind.value}; set its format to timestamp."
+        elif kind in (Kind.LOCAL, Kind.DATE) and part.timezone is None:
+            yield f"{column} carries no zone; declare {path}.timezone."
