@@ -105,6 +105,7 @@ class Desk:
         claimed = Claimed()
         cursor.execute(_SQL["make_incoming"])
         _copy(cursor, built)
+        cursor.execute(_SQL["describe_incoming"])
         cursor.execute(_SQL["find_taken"], self._values())
         if taken := [row["ordinal"] for row in cursor.fetchall()]:
             _free_taken(cursor, built, taken)

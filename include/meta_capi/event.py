@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from meta_capi.feed import Amount, Feed, Flag, Moment, Text
 from meta_capi.lifecycle import State
 from meta_capi.normalise import Flaw, country, text_of
 
-__all__ = ["Builder", "Built", "Columns", "event_id", "joined_key"]
+__all__ = ["Builder", "Built", "Columns", "event_id", "joined_key", "split_key"]
 
 Columns = Mapping[str, Sequence[object]]
 """A slice of rows: column name to values, all of one length."""
@@ -35,7 +36,6 @@ _CONTENT_KEYS: Final = (
     "id", "quantity", "item_price", "title", "description", "brand", "category",
     "delivery_category",
 )  # fmt: skip
-_SEPARATOR: Final = "|"
 _SENDABLE: Final = State.PENDING
 
 
@@ -84,7 +84,19 @@ def joined_key(parts: Iterable[str]) -> str:
     >>> joined_key(["a|b"]) == joined_key(["a", "b"])
     False
     """
-    return _SEPARATOR.join(part.replace("\\", r"\\").replace("|", r"\|") for part in parts)
+    return "|".join(part.replace("%", "%25").replace("|", "%7C") for part in parts)
+
+
+def split_key(text: str) -> list[str]:
+    """Undo `joined_key`, and forget which occurrence the row was.
+
+    >>> split_key(joined_key(["a|b", "c"]))
+    ['a|b', 'c']
+    >>> split_key("ord-1#dup2")
+    ['ord-1']
+    """
+    plain = re.sub(r"#dup\d+$", "", text)
+    return [part.replace("%7C", "|").replace("%25", "%") for part in plain.split("|")]
 
 
 def event_id(dataset_id: str, event_name: str, source_key: str) -> str:
@@ -549,9 +561,21 @@ def _ldu(state: int | None) -> str:
     )
 
 
+_YES: Final = frozenset({"true", "t", "yes", "y", "on", "1"})
+_NO: Final = frozenset({"false", "f", "no", "n", "off", "0"})
+
+
 def _matches(values: Sequence[object]) -> Callable[[object], bool]:
-    """Return a test for *is one of these*, blind to case and to bool against text."""
-    accepted = {str(value).strip().lower() for value in values}
+    """Return a test for *is one of these*, blind to case.
+
+    YAML reads yes, on and true as one value, so that value stands for all such words.
+    """
+    accepted: set[str] = set()
+    for value in values:
+        if isinstance(value, bool):
+            accepted |= _YES if value else _NO
+        else:
+            accepted.add(str(value).strip().lower())
 
     def matches(value: object) -> bool:
         return value is not None and str(value).strip().lower() in accepted

@@ -307,7 +307,8 @@ class Consent(_Part):
 
     column: ColumnName | None = None
     granted: list[Scalar] = Field(default=[True], min_length=1)
-    """Values that mean yes. Everything else, empty included, is withheld."""
+    """Values that mean yes, blind to case; `true` stands for true, t, yes, y, on and 1.
+    Everything else, empty included, is withheld."""
     not_required_because: str | None = Field(default=None, min_length=10)
     """Instead of a column: why this feed needs no consent column."""
 

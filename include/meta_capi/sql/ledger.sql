@@ -85,6 +85,10 @@ returning lease_until;
 -- The transaction's own table for the rows just read.
 select capi.make_incoming();
 
+-- name: describe_incoming
+-- Without statistics the planner joins the new rows row by row with the whole ledger.
+analyze incoming;
+
 -- name: compare
 -- Which of the rows just read must stay as the ledger has them, and how they stand.
 select i.ordinal, d.state::text as state, d.reason
@@ -114,9 +118,10 @@ where (d.feed, d.source_key) <> (%(feed)s, i.source_key);
 
 -- name: free_taken
 -- i: those rows are held, and leave the event_id to its owner.
-update incoming
+update incoming as i
 set state = 'quarantined', reason = 'event_id.taken', event_id = null, digest = null
-where ordinal = any(%(ordinals)s);
+from unnest(%(ordinals)s::integer[]) as freed (ordinal)
+where i.ordinal = freed.ordinal;
 
 -- name: touch
 -- Rows read again that stay as they are: the interval they stand in, and whether an
@@ -125,9 +130,9 @@ update capi.deliveries as d
 set cursor_at = i.cursor_at,
     changed_after_send = d.changed_after_send
         or (d.state = 'accepted' and i.digest is not null and d.digest <> i.digest)
-from incoming as i
-where i.ordinal = any(%(ordinals)s)
-    and d.dataset_id = %(dataset_id)s
+from unnest(%(ordinals)s::integer[]) as kept (ordinal)
+join incoming as i using (ordinal)
+where d.dataset_id = %(dataset_id)s
     and d.feed = %(feed)s
     and d.source_key = i.source_key
     and (
@@ -147,8 +152,8 @@ select
     %(dataset_id)s, %(feed)s, i.source_key, i.event_name, i.event_id, i.state, i.reason,
     i.event_time, i.cursor_at, %(run_no)s, i.match_keys, i.digest, i.value, i.currency,
     i.not_before
-from incoming as i
-where i.ordinal = any(%(ordinals)s)
+from unnest(%(ordinals)s::integer[]) as held (ordinal)
+join incoming as i using (ordinal)
 order by i.source_key
 on conflict (dataset_id, feed, source_key) do update set
     event_name = excluded.event_name,
@@ -288,24 +293,24 @@ select exists (
 -- was rescued settles nothing (settled = 0).
 with attempt as (
     update capi.attempts
-    set outcome = %(outcome)s,
+    set outcome = %(outcome)s::capi.attempt_outcome,
         finished_at = capi.clock(),
-        http_status = %(http_status)s,
-        code = %(code)s,
-        subcode = %(subcode)s,
+        http_status = %(http_status)s::integer,
+        code = %(code)s::integer,
+        subcode = %(subcode)s::integer,
         fbtrace_id = %(fbtrace_id)s,
-        events_received = %(events_received)s,
-        messages = %(messages)s,
-        wait_seconds = %(wait_seconds)s,
-        usage_percent = %(usage_percent)s
+        events_received = %(events_received)s::integer,
+        messages = %(messages)s::integer,
+        wait_seconds = %(wait_seconds)s::integer,
+        usage_percent = %(usage_percent)s::integer
     where batch_id = %(batch_id)s and seq = %(seq)s and outcome = 'sending'
     returning batch_id, started_at, outcome
 ), batch as (
     update capi.batches as b
-    set state = %(batch_state)s,
-        reason = %(reason)s,
+    set state = %(batch_state)s::capi.batch_state,
+        reason = %(reason)s::text,
         settled_at = case
-            when %(batch_state)s not in ('claimed', 'sending') then capi.clock()
+            when %(batch_state)s::text not in ('claimed', 'sending') then capi.clock()
         end,
         -- Only an answer that proves nothing leaves a doubt, and only acceptance ends it.
         doubt_since = case
@@ -320,22 +325,22 @@ with attempt as (
 ), moved as (
     update capi.deliveries as d
     set state = case
-            when %(delivery_state)s = 'pending'
+            when %(delivery_state)s::text = 'pending'
                 and coalesce(d.doubt_since, batch.doubt_since) is not null then 'in_doubt'
-            else %(delivery_state)s::capi.delivery_state
+            else %(delivery_state)s::text::capi.delivery_state
         end,
         reason = case
-            when %(delivery_state)s = 'pending'
+            when %(delivery_state)s::text = 'pending'
                 and coalesce(d.doubt_since, batch.doubt_since) is not null
                 then 'answer.unclear'
-            else %(reason)s
+            else %(reason)s::text
         end,
         doubt_since = case
-            when %(delivery_state)s = 'accepted' then null
+            when %(delivery_state)s::text = 'accepted' then null
             else coalesce(d.doubt_since, batch.doubt_since)
         end,
         not_before = case
-            when %(delivery_state)s in ('pending', 'in_doubt')
+            when %(delivery_state)s::text in ('pending', 'in_doubt')
                 then capi.clock() + make_interval(secs => %(pause_seconds)s)
         end,
         settled_at = capi.clock()
@@ -352,7 +357,7 @@ select
 
 -- name: is_settled
 -- After a broken connection: was the answer written after all?
-select outcome::text = %(outcome)s as same
+select outcome::text = %(outcome)s::text as same
 from capi.attempts
 where batch_id = %(batch_id)s and seq = %(seq)s;
 
@@ -363,10 +368,10 @@ with attempt as (
     update capi.attempts
     set outcome = 'accepted',
         finished_at = coalesce(finished_at, capi.clock()),
-        http_status = %(http_status)s,
+        http_status = %(http_status)s::integer,
         fbtrace_id = %(fbtrace_id)s,
-        events_received = %(events_received)s,
-        messages = %(messages)s
+        events_received = %(events_received)s::integer,
+        messages = %(messages)s::integer
     where batch_id = %(batch_id)s and seq = %(seq)s and outcome in ('sending', 'unknown')
     returning batch_id
 ), batch as (
@@ -421,7 +426,7 @@ select (select count(*) from children) as children, (select count(*) from moved)
 -- d i: batches of this worker that provably have nothing out, back to where they were.
 with batch as (
     update capi.batches
-    set state = %(batch_state)s, reason = %(reason)s, settled_at = capi.clock()
+    set state = %(batch_state)s::capi.batch_state, reason = %(reason)s, settled_at = capi.clock()
     where worker_id = %(worker_id)s
         and (batch_id = any(%(batch_ids)s) or %(batch_ids)s::bigint[] is null)
         and state = 'claimed'
@@ -429,15 +434,15 @@ with batch as (
 ), moved as (
     update capi.deliveries as d
     set state = case
-            when %(delivery_state)s = 'quarantined' then 'quarantined'
+            when %(delivery_state)s::text = 'quarantined' then 'quarantined'
             when coalesce(d.doubt_since, batch.doubt_since) is not null then 'in_doubt'
             else 'pending'
         end::capi.delivery_state,
         reason = case
-            when %(delivery_state)s = 'pending'
+            when %(delivery_state)s::text = 'pending'
                 and coalesce(d.doubt_since, batch.doubt_since) is not null
                 then 'answer.unclear'
-            else %(reason)s
+            else %(reason)s::text
         end,
         doubt_since = coalesce(d.doubt_since, batch.doubt_since),
         not_before = capi.clock() + make_interval(secs => %(pause_seconds)s),

@@ -1,0 +1,1 @@
+"""The embassy: Airflow's words in, the core's words out."""

@@ -1,0 +1,62 @@
+"""What Airflow asks a provider: the connection type and its form.
+
+A plugin cannot register a connection type; a distribution with this entry point can
+(docs/decisions/0004). Nothing is imported here: every Airflow process calls it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["get_provider_info"]
+
+
+def get_provider_info() -> dict[str, Any]:
+    """Return the provider's metadata."""
+    return {
+        "package-name": "meta-capi-airflow",
+        "name": "Meta Conversions API",
+        "description": "Sends warehouse conversions to Meta's Conversions API.",
+        "connection-types": [
+            {
+                "connection-type": "meta_capi",
+                "hook-class-name": "capi_airflow.hook.MetaCapiHook",
+                "hook-name": "Meta Conversions API",
+                "ui-field-behaviour": {
+                    "hidden-fields": ["schema", "port", "login", "extra"],
+                    "relabeling": {"password": "Access token", "host": "Base URL"},
+                    "placeholders": {
+                        "host": "empty for https://graph.facebook.com",
+                        "password": "from Events Manager or a system user",
+                    },
+                },
+                "conn-fields": {
+                    "dataset_id": {
+                        "label": "Dataset ID",
+                        "description": "5 to 20 digits, from Events Manager.",
+                        "schema": {"type": "string", "pattern": r"^\d{5,20}$"},
+                    },
+                    "environment": {
+                        "label": "Environment",
+                        "description": "production refuses test event codes; local allows "
+                        "another base URL, such as the local Graph API's.",
+                        "schema": {
+                            "type": "string",
+                            "enum": ["production", "test", "local"],
+                            "default": "production",
+                        },
+                    },
+                    "graph_version": {
+                        "label": "Graph version",
+                        "description": "As v26.0. Empty for the version this release knows best.",
+                        "schema": {"type": ["string", "null"], "pattern": r"^(v\d{1,2}\.\d)?$"},
+                    },
+                    "partner_agent": {
+                        "label": "Partner agent",
+                        "description": "For partners: fewer than 23 characters, agreed with Meta.",
+                        "schema": {"type": ["string", "null"], "maxLength": 22},
+                    },
+                },
+            }
+        ],
+    }

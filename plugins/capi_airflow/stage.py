@@ -1,0 +1,239 @@
+"""What the tasks of one run share: its feed, its connections, its name and its interval.
+
+Everything is opened when a task asks for it, never when a DAG file is parsed.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+from airflow.sdk import BaseHook
+from sqlalchemy import Engine, create_engine
+
+from capi_airflow.hook import MetaCapiHook
+from meta_capi import spec
+from meta_capi.desk import Desk
+from meta_capi.errors import ConfigurationError
+from meta_capi.event import Builder
+from meta_capi.feed import Feed, load, load_all
+from meta_capi.ledger import Ledger, ResendPolicy, Run
+from meta_capi.payload import Envelope
+from meta_capi.source import Interval, Source
+from meta_capi.spec import ActionSource
+
+__all__ = ["Choices", "Stage", "all_feeds", "home", "ledger_of"]
+
+_log = logging.getLogger(__name__)
+# The window is measured from the first request that may have arrived; this share of it is
+# left for skewed clocks, slow requests and late tasks: an hour of 48, half a day of seven.
+_DOUBT_MARGINS: Final = {48 * 3_600: 3_600, 7 * 86_400: 43_200}
+_SKEW_WARNING: Final = timedelta(seconds=30)
+_SKEW_LIMIT: Final = timedelta(minutes=5)
+
+
+def home() -> Path:
+    """Return the folder with `feeds/` and `expectations/`.
+
+    `include/` beside `plugins/`, unless META_CAPI_HOME names another.
+    """
+    given = os.environ.get("META_CAPI_HOME")
+    return Path(given) if given else Path(__file__).resolve().parents[2] / "include"
+
+
+def all_feeds() -> dict[str, Feed]:
+    """Read every feed; FeedError holds every fault of every file."""
+    return load_all(home() / "feeds")
+
+
+def engine_of(conn_id: str, *, pool_size: int = 2) -> Engine:
+    """Return an engine for an Airflow connection; its errors quote no parameters."""
+    hook = BaseHook.get_connection(conn_id).get_hook()
+    url = getattr(hook, "sqlalchemy_url", None)
+    if url is None:
+        raise ConfigurationError(
+            f"Connection {conn_id!r} is not a database that SQLAlchemy reaches."
+        )
+    if url.drivername == "postgresql":
+        url = url.set(drivername="postgresql+psycopg")
+    return create_engine(
+        url, hide_parameters=True, pool_size=pool_size, max_overflow=2, pool_pre_ping=True
+    )
+
+
+def ledger_of(feed: Feed, *, pool_size: int = 2) -> Ledger:
+    """Return the feed's ledger."""
+    return Ledger(engine_of(feed.connections.ledger, pool_size=pool_size))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choices:
+    """What the trigger form says."""
+
+    dry_run: bool = False
+    test_event_code: str | None = None
+    limit: int | None = None
+    start: datetime | None = None
+    end: datetime | None = None
+
+    @classmethod
+    def of(cls, params: Mapping[str, Any]) -> Choices:
+        """Read the run's params; Airflow has checked their types."""
+        return cls(
+            dry_run=bool(params.get("dry_run", False)),
+            test_event_code=params.get("test_event_code") or None,
+            limit=params.get("limit") or None,
+            start=_moment(params.get("start")),
+            end=_moment(params.get("end")),
+        )
+
+    @property
+    def mode(self) -> str:
+        """The run's mode in the ledger."""
+        if self.dry_run:
+            return "dry_run"
+        return "test" if self.test_event_code else "send"
+
+
+@dataclass(slots=False)
+class Stage:
+    """One task's view of its run."""
+
+    feed_name: str
+    context: Mapping[str, Any] = field(repr=False)
+
+    @cached_property
+    def feed(self) -> Feed:
+        """The feed."""
+        return load(home() / "feeds" / f"{self.feed_name}.yaml")
+
+    @cached_property
+    def choices(self) -> Choices:
+        """The form."""
+        return Choices.of(self.context["params"])
+
+    @cached_property
+    def run_id(self) -> str:
+        """The run's name in the ledger."""
+        return f"{self.context['dag'].dag_id}/{self.context['run_id']}"
+
+    @cached_property
+    def interval(self) -> Interval:
+        """The rows' interval: the form's, else the run's, the lookback before it."""
+        start, end = self.choices.start, self.choices.end
+        if start and end:
+            return Interval(start.astimezone(UTC), end.astimezone(UTC))
+        if start or end:
+            raise ConfigurationError("The form names one end of the interval; name both.")
+        start, end = self.context.get("data_interval_start"), self.context.get("data_interval_end")
+        if start is None or end is None:
+            raise ConfigurationError(
+                "This run has no data interval. Trigger it with *start* and *end* in the "
+                "form, or with a logical date."
+            )
+        return Interval(start - (end - start) * self.feed.lookback, end)
+
+    @cached_property
+    def hook(self) -> MetaCapiHook:
+        """Meta."""
+        return MetaCapiHook(
+            self.feed.connections.meta,
+            requests_in_flight=self.feed.limits.requests_in_flight,
+        )
+
+    @cached_property
+    def source(self) -> Source:
+        """The warehouse's rows."""
+        return Source(engine_of(self.feed.connections.warehouse), self.feed, home() / "feeds")
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """The ledger."""
+        return ledger_of(self.feed, pool_size=4)
+
+    @cached_property
+    def envelope(self) -> Envelope:
+        """What stands around the events of every request."""
+        destination = self.hook.destination()
+        code = self.choices.test_event_code
+        if code and destination.environment == "production":
+            raise ConfigurationError(
+                "A test event code is refused on a production connection: Meta uses such "
+                "events for targeting and measurement. Use a test dataset's connection."
+            )
+        return Envelope(partner_agent=destination.partner_agent, test_event_code=code)
+
+    @cached_property
+    def policy(self) -> ResendPolicy:
+        """What to do with events in doubt."""
+        return resend_policy(self.feed)
+
+    def builder(self, now: datetime) -> Builder:
+        """Return a builder for the run's dataset."""
+        return Builder(
+            self.feed,
+            dataset_id=self.hook.destination().dataset_id,
+            digest_key=self.ledger.digest_key(),
+            today=now.date(),
+        )
+
+    def open_run(self, mode: str, plan: Mapping[str, Any]) -> Run:
+        """Record the run."""
+        interval = self.interval if mode in ("send", "test", "dry_run") else None
+        return self.ledger.open_run(
+            self.run_id,
+            feed=self.feed.feed,
+            dataset_id=self.hook.destination().dataset_id,
+            mode=mode,
+            interval=(interval.start, interval.end) if interval else None,
+            plan=plan,
+        )
+
+    def desk(self, run: Run, validation_id: int | None) -> Desk:
+        """Sit down at the ledger, whose clock must agree with this machine's."""
+        desk = Desk(
+            self.ledger, run, policy=self.policy, host=socket.gethostname()[:64],
+            pid=os.getpid(), validation_id=validation_id,
+        )  # fmt: skip
+        skew = abs(desk.arrived_at - datetime.now(UTC))
+        if skew > _SKEW_LIMIT:
+            desk.leave()
+            raise ConfigurationError(
+                f"This machine's clock and the ledger's differ by {int(skew.total_seconds())} "
+                "seconds; nothing was sent. Set the clocks."
+            )
+        if skew > _SKEW_WARNING:
+            _log.warning(
+                "This machine's clock and the ledger's differ by %d seconds.",
+                int(skew.total_seconds()),
+            )
+        return desk
+
+
+def resend_policy(feed: Feed) -> ResendPolicy:
+    """Return the feed's policy, with the window in which Meta drops a repeat."""
+    offline = feed.event.action_source is ActionSource.PHYSICAL_STORE
+    window = (
+        spec.OFFLINE_DEDUPLICATION_SECONDS if offline else spec.EVENT_ID_DEDUPLICATION_SECONDS
+    )
+    return ResendPolicy(
+        resend=feed.on_in_doubt == "resend",
+        window_seconds=window - _DOUBT_MARGINS[window],
+        most_resends=feed.limits.in_doubt_resends,
+    )
+
+
+def _moment(value: object) -> datetime | None:
+    if not value:
+        return None
+    moment = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
+    if moment.tzinfo is None:
+        raise ConfigurationError("The form's times need a zone; add one, as +00:00.")
+    return moment
