@@ -9,7 +9,7 @@ class RequirementsHook(MetadataHookInterface):
     """Fill `dependencies` with the hand-written list."""
 
     def update(self, metadata: dict) -> None:
-        """Set `dependencies` from requirements.in, comments and blank lines left out."""
+        """Set `dependencies`: requirements.in without comments and blank lines."""
         lines = (Path(self.root) / "requirements.in").read_text().splitlines()
         stripped = (line.split("#")[0].strip() for line in lines)
         metadata["dependencies"] = [line for line in stripped if line]

@@ -1,0 +1,61 @@
+# Two commands on a bare machine with Python 3.11+ and make: `make demo`, `make test`.
+# `make` alone tells the others; the help is made from the `##` comments below.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+# The first Python on the path that Airflow runs on; or name one: make setup PYTHON=…
+PYTHONS := python3 python3.14 python3.13 python3.12 python3.11 python
+PYTHON ?= $(shell for each in $(PYTHONS); do \
+    "$$each" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 15))' \
+      2>/dev/null && echo "$$each" && exit; done; echo python3)
+
+VENV := .venv/bin
+READY := .venv/.ready
+PROGRAM := $(VENV)/python -m demo
+
+# What the caller's shell has for another Airflow, or another Python, is not for us.
+unexport PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE VIRTUAL_ENV
+unexport $(filter AIRFLOW_% _AIRFLOW_%,$(.VARIABLES))
+
+.PHONY: help setup demo down test test-fast check lock clean
+
+help:  ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY)  ## Install everything the project needs into .venv (done by itself)
+
+$(READY): requirements-dev.txt requirements.in pyproject.toml tools/bootstrap.py
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo "setup: No Python found. Install Python 3.11 or newer, then run this again." >&2; \
+	  exit 1; }
+	@$(PYTHON) tools/bootstrap.py
+
+demo: setup  ## Run the whole thing here: database, Airflow, a local Graph API, two DAGs
+	@$(PROGRAM) up
+
+down: ## Stop what the demo started
+	@if [ -x $(VENV)/python ]; then $(PROGRAM) down; else echo "Nothing runs: no .venv."; fi
+
+test: check  ## Check and test everything, as CI does
+	$(VENV)/python -m pytest
+
+test-fast: setup  ## Test without the tests that drive real processes
+	$(VENV)/python -m pytest -m "not slow"
+
+check: setup  ## Lint, formatting, types, and the rules of the house
+	$(VENV)/ruff check .
+	$(VENV)/ruff format --check .
+	$(VENV)/mypy
+	$(VENV)/python -m pytest -q tests/test_house_rules.py
+
+lock: setup  ## Pin every package anew, with hashes, from the two .in files
+	.boot/bin/uv pip compile --quiet --universal --python-version 3.11 --no-header \
+	  --generate-hashes requirements.in --output-file requirements.txt
+	.boot/bin/uv pip compile --quiet --universal --python-version 3.11 --no-header \
+	  --generate-hashes requirements-dev.in --output-file requirements-dev.txt
+
+clean: down  ## Stop the demo and remove everything made here
+	rm -rf .demo .test .hypothesis .mypy_cache .pytest_cache .ruff_cache .venv .boot
+	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
