@@ -130,7 +130,7 @@ def _purchases(seed: int, end: int, count: int, draw: Draw) -> Iterator[Row]:
 
 def _calls(seed: int, end: int, count: int, draw: Draw) -> Iterator[Row]:
     customers = count * _CUSTOMERS_PER_PURCHASE
-    for number, at in enumerate(_moments(end, count, 2.5, draw)):
+    for number, at in enumerate(_moments(end, count, 4.0, draw)):
         who = person(int(draw() * customers), seed)
         total, items = _basket(who.currency, draw)
         call = datetime.fromtimestamp(at, _ZURICH)
@@ -147,7 +147,7 @@ def _calls(seed: int, end: int, count: int, draw: Draw) -> Iterator[Row]:
 
 
 def _stages(seed: int, end: int, count: int, draw: Draw) -> Iterator[Row]:
-    for number, created in enumerate(_moments(end, count, 1.8, draw)):
+    for number, created in enumerate(_moments(end, count, 3.0, draw)):
         who = person(number, seed)
         lead_id = str(10**14 + int(draw() * (10**17 - 10**14)))
         for stage, at in _history(created, draw):
