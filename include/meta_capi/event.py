@@ -24,7 +24,7 @@ from meta_capi.feed import Amount, Feed, Flag, Moment, Text
 from meta_capi.lifecycle import State
 from meta_capi.normalise import Flaw, country, text_of
 
-__all__ = ["Builder", "Built", "Columns", "event_id", "joined_key", "split_key"]
+__all__ = ["Builder", "Built", "Columns", "event_id", "joined_key", "key_of", "split_key"]
 
 Columns = Mapping[str, Sequence[object]]
 """A slice of rows: column name to values, all of one length."""
@@ -85,6 +85,16 @@ def joined_key(parts: Iterable[str]) -> str:
     False
     """
     return "|".join(part.replace("%", "%25").replace("|", "%7C") for part in parts)
+
+
+def key_of(values: Iterable[object]) -> str:
+    """Return the source key of a row's key values; empty if a part is empty.
+
+    >>> key_of([7, "mql"]), key_of([None, "mql"])
+    ('7|mql', '')
+    """
+    parts = [_key_text(value) for value in values]
+    return "" if None in parts else joined_key(part for part in parts if part is not None)
 
 
 def split_key(text: str) -> list[str]:
@@ -173,13 +183,7 @@ class Builder:
         )
 
     def _source_keys(self, columns: Columns) -> list[str]:
-        texts = [[_key_text(value) for value in columns[name]] for name in self._feed.source.key]
-        if len(texts) == 1:
-            return ["" if text is None else joined_key((text,)) for text in texts[0]]
-        return [
-            "" if None in parts else joined_key(part for part in parts if part is not None)
-            for parts in zip(*texts, strict=True)
-        ]
+        return [key_of(parts) for parts in zip(*(columns[name] for name in self._feed.source.key), strict=True)]
 
     def _keep_keyed(self, columns: Columns, built: Built, alive: list[int]) -> list[int]:
         keys = built.source_keys

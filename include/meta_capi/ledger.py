@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from meta_capi.errors import LedgerError
 from meta_capi.event import occurrence_key
 from meta_capi.sql import migrations, queries
 
-__all__ = ["BadRow", "Ledger", "ResendPolicy", "Rescued", "Run"]
+__all__ = ["Ledger", "ResendPolicy", "Rescued", "Run"]
 
 T = TypeVar("T")
 _SQL: Final = queries("ledger")
@@ -59,14 +60,6 @@ class ResendPolicy:
     window_seconds: int
     """How long after the first unanswered request a repeat is still recognised."""
     most_resends: int = 6
-
-
-class BadRow(NamedTuple):
-    """A row that failed the gate: its key, its cursor and the catalogue's reason."""
-
-    source_key: str
-    cursor_at: datetime
-    reason: str
 
 
 class Rescued(NamedTuple):
@@ -206,6 +199,15 @@ class Ledger:
         )  # fmt: skip
         return Run(run_no=rows[0]["run_no"], feed=feed, dataset_id=dataset_id)
 
+    def find_run(self, run_id: str) -> Run:
+        """Return a planned run."""
+        rows = self.run("find_run", run_id=run_id)
+        if not rows:
+            raise LedgerError(
+                f"The ledger knows no run {run_id!r}; run the task `plan` again."
+            )
+        return Run(**rows[0])
+
     def close_run(self, run: Run, *, state: str, outcome: Mapping[str, Any]) -> None:
         """Record the run's last word: `reported`, `stopped` or `gap`."""
         self.run("close_run", run_no=run.run_no, state=state, outcome=Jsonb(dict(outcome)))
@@ -216,45 +218,37 @@ class Ledger:
         number: int = rows[0]["validation_id"]
         return number
 
-    def quarantine(self, run: Run, validation_id: int, rows: Iterable[BadRow]) -> int:
-        """Put rows that failed the gate in quarantine (edge i); return how many came.
+    def quarantine(
+        self, run: Run, validation_id: int, rows: Iterable[tuple[str, str]],
+        cursor_at: datetime,
+    ) -> None:  # fmt: skip
+        """Put rows that failed the gate in quarantine (edge i): source keys and reasons.
 
         Rows that share a key are told apart by their occurrence, so that each of them
-        stands in the ledger.
+        stands in the ledger. `cursor_at` holds until the worker reads the row itself.
         """
-        seen: dict[str, int] = {}
-        total = 0
+        seen: Counter[str] = Counter()
         stream = iter(rows)
-        while bad := list(islice(stream, _SLICE)):
-            total += len(bad)
-            incoming = []
-            for ordinal, row in enumerate(bad):
-                key = row.source_key
-                if row.reason == "key.duplicate":
-                    seen[key] = seen.get(key, 0) + 1
-                    key = occurrence_key(key, seen[key])
-                incoming.append((ordinal, key, row.cursor_at, row.reason))
-            self.attempt(lambda cursor, some=incoming: self._quarantine(cursor, run, validation_id, some))  # type: ignore[misc]
-        return total
+        values = {
+            "dataset_id": run.dataset_id,
+            "feed": run.feed,
+            "run_no": run.run_no,
+            "validation_id": validation_id,
+        }
+        while some := list(islice(stream, _SLICE)):
+            reasons: dict[str, str] = {}
+            for key, reason in some:
+                seen[key] += reason == "key.duplicate"
+                reasons[occurrence_key(key, max(seen[key], 1))] = reason
 
-    @staticmethod
-    def _quarantine(
-        cursor: psycopg.Cursor[dict[str, Any]], run: Run, validation_id: int,
-        rows: Sequence[tuple[Any, ...]],
-    ) -> None:  # fmt: skip
-        cursor.execute(_SQL["make_incoming"])
-        with cursor.copy(_SQL["copy_quarantine"]) as copy:
-            for row in {row[1]: row for row in rows}.values():
-                copy.write_row((*row, "quarantined", 0))
-        cursor.execute(
-            _SQL["quarantine_by_gate"],
-            {
-                "dataset_id": run.dataset_id,
-                "feed": run.feed,
-                "run_no": run.run_no,
-                "validation_id": validation_id,
-            },
-        )
+            def step(cursor: psycopg.Cursor[dict[str, Any]], found: dict[str, str] = reasons) -> None:
+                cursor.execute(_SQL["make_incoming"])
+                with cursor.copy(_SQL["copy_quarantine"]) as copy:
+                    for ordinal, (key, reason) in enumerate(found.items()):
+                        copy.write_row((ordinal, key, cursor_at, reason, "quarantined", 0))
+                cursor.execute(_SQL["quarantine_by_gate"], values)
+
+            self.attempt(step)
 
     def close_validation(
         self, validation_id: int, *, rows: int, quarantined: int, passed: bool,

@@ -21,15 +21,15 @@ from sqlalchemy import Engine, create_engine
 from capi_airflow.hook import MetaCapiHook
 from meta_capi import spec
 from meta_capi.desk import Desk
-from meta_capi.errors import ConfigurationError
+from meta_capi.errors import ConfigurationError, FeedError
 from meta_capi.event import Builder
-from meta_capi.feed import Feed, load, load_all
+from meta_capi.feed import Feed, load
 from meta_capi.ledger import Ledger, ResendPolicy, Run
 from meta_capi.payload import Envelope
 from meta_capi.source import Interval, Source
 from meta_capi.spec import ActionSource
 
-__all__ = ["Choices", "Stage", "all_feeds", "home", "ledger_of"]
+__all__ = ["Choices", "Stage", "all_feeds", "broken_feeds", "home"]
 
 _log = logging.getLogger(__name__)
 # The window is measured from the first request that may have arrived; this share of it is
@@ -49,8 +49,23 @@ def home() -> Path:
 
 
 def all_feeds() -> dict[str, Feed]:
-    """Read every feed; FeedError holds every fault of every file."""
-    return load_all(home() / "feeds")
+    """Read every feed whose file is right."""
+    return _read_feeds()[0]
+
+
+def broken_feeds() -> dict[str, list[str]]:
+    """Return the faults of the feed files that are wrong, by the file's name."""
+    return _read_feeds()[1]
+
+
+def _read_feeds() -> tuple[dict[str, Feed], dict[str, list[str]]]:
+    feeds, broken = {}, {}
+    for path in sorted((home() / "feeds").glob("*.yaml")):
+        try:
+            feeds[path.stem] = load(path)
+        except FeedError as error:
+            broken[path.stem] = error.faults
+    return feeds, broken
 
 
 def engine_of(conn_id: str, *, pool_size: int = 2) -> Engine:

@@ -28,6 +28,10 @@ on conflict (run_id) do update set
     reported_at = null
 returning run_no;
 
+-- name: find_run
+-- The run that `plan` recorded.
+select run_no, feed, dataset_id from capi.runs where run_id = %(run_id)s;
+
 -- name: close_run
 -- The run's last word.
 update capi.runs

@@ -163,11 +163,11 @@ create table capi.validation_results (
     position smallint not null,
     expectation text not null,
     column_name text,
-    reason text not null,
+    reason text,                -- the catalogue's code; a warning may have none
     severity text not null check (severity in ('critical', 'warning')),
     status text not null check (status in ('passed', 'failed', 'could_not_be_checked')),
-    failed_rows bigint not null,
-    share real not null,
+    failed_rows bigint,         -- none where it could not be checked
+    share real,
     primary key (validation_id, position)
 );
 

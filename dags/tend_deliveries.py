@@ -1,0 +1,35 @@
+"""
+### Tend deliveries
+
+Every ten minutes, for every feed:
+
+1. **Rescue** what a dead worker held: what never went out is pending again; what may have
+   gone out is in doubt.
+2. **Expire** what Meta would no longer take.
+3. **Send what is due**: pending deliveries (throttled, released, held back until now) and
+   events in doubt, where the feed's policy is `resend` and Meta's deduplication window is
+   open. The rows are read again by their keys; the event_id is the same.
+
+Events in doubt that no resend can settle keep their state, with the reason why. A feed
+that fails does not keep the others from being tended.
+"""
+
+from datetime import UTC, datetime, timedelta
+
+from airflow.sdk import DAG
+from capi_airflow.stage import all_feeds
+from capi_airflow.tending import TendOperator
+
+with DAG(
+    dag_id="tend_deliveries",
+    description="Rescues, expires and sends again what is due, for every feed.",
+    doc_md=__doc__,
+    schedule=timedelta(minutes=10),
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
+    catchup=False,
+    max_active_runs=1,
+    tags=["meta", "upkeep"],
+    default_args={"owner": "marketing-data", "retries": 1, "pool": "meta_capi"},
+):
+    for feed in all_feeds():
+        TendOperator(task_id=f"tend_{feed}", feed=feed)

@@ -1,0 +1,89 @@
+"""The trigger forms: what a person may choose for a run, and what Airflow refuses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.sdk import Param
+
+__all__ = ["replay_form", "send_form"]
+
+
+def send_form() -> dict[str, Param]:
+    """Return the form of a feed's DAG."""
+    return {
+        "dry_run": Param(
+            False,
+            type="boolean",
+            title="Dry run",
+            description="Build and check every event; send nothing.",
+            section="How",
+        ),
+        "test_event_code": Param(
+            None,
+            type=["null", "string"],
+            pattern="^[A-Za-z0-9_-]{4,40}$",
+            title="Test event code",
+            description="From Events Manager, as TEST12345. These are real events for Meta; "
+            "a production connection refuses them.",
+            section="How",
+        ),
+        "limit": Param(
+            None,
+            type=["null", "integer"],
+            minimum=1,
+            title="Limit",
+            description="Send at most this many events per shard; the rest stay pending.",
+            section="How",
+        ),
+        "start": _moment("From", "Read rows that became known from this moment on."),
+        "end": _moment("Up to", "Up to, but without, this moment."),
+    }
+
+
+def replay_form(feeds: list[str]) -> dict[str, Param]:
+    """Return the form of `replay_deliveries`."""
+    return {
+        "feed": Param(feeds[0] if feeds else "", type="string", enum=feeds or [""], title="Feed"),
+        "dry_run": Param(
+            True,
+            type="boolean",
+            title="Plan only",
+            description="Say what would be put back; change nothing.",
+        ),
+        "states": Param(
+            ["quarantined"],
+            type="array",
+            items={"type": "string", "enum": ["quarantined", "refused", "withheld", "expired"]},
+            examples=["quarantined", "refused", "withheld", "expired"],
+            title="States",
+            description="Accepted deliveries are never replayed.",
+        ),
+        "reason": Param(
+            None,
+            type=["null", "string"],
+            pattern=r"^[a-z_]+(\.[a-z0-9_]+){1,2}$",
+            title="Reason",
+            description="Only deliveries with this reason, as currency.unknown.",
+        ),
+        "keys": Param(
+            [],
+            type="array",
+            items={"type": "string", "maxLength": 200},
+            title="Source keys",
+            description="Only these conversions, one key a line. Empty for all.",
+        ),
+        "start": _moment("From", "Only rows that became known from this moment on."),
+        "end": _moment("Up to", "Up to, but without, this moment."),
+    }
+
+
+def _moment(title: str, description: str) -> Any:
+    return Param(
+        None,
+        type=["null", "string"],
+        format="date-time",
+        title=title,
+        description=description,
+        section="Which rows (empty: the run's own data interval)",
+    )

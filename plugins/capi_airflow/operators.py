@@ -1,0 +1,384 @@
+"""The tasks of a feed's DAG. An operator stores, opens its stage, calls one function of
+the core and returns counts: never a row, never a value of one.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+from capi_airflow.stage import Stage, home
+from capi_airflow.story import (
+    dropped_keys_lines,
+    merged,
+    outcome_table,
+    progress,
+    reasons_table,
+    table,
+)
+from meta_capi.dispatch import Tally, deliver, rehearse
+from meta_capi.errors import (
+    CapiError,
+    ConfigurationError,
+    FeedError,
+    GateError,
+    ReconciliationError,
+    StoppedError,
+)
+from meta_capi.event import key_of
+from meta_capi.source import Shard
+
+__all__ = [
+    "BrokenFeedOperator", "DeliverOperator", "FeedOperator", "PlanOperator", "PreflightOperator",
+    "ReportOperator", "ValidateOperator", "tell_rescue", "tell_tally", "told_plainly",
+]  # fmt: skip
+
+# Trying again cannot help: a person has to change something first.
+_FINAL: Final = (ConfigurationError, FeedError, GateError, ReconciliationError, StoppedError)
+
+
+class FeedOperator(BaseOperator):
+    """A task of a feed."""
+
+    ui_color = "#e7f0ff"
+    template_fields: Sequence[str] = ()
+
+    def __init__(self, *, feed: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.feed = feed
+
+    def execute(self, context: Mapping[str, Any]) -> Any:
+        """Run the task's one step; expected faults end in a sentence, not in a traceback."""
+        with told_plainly(self.log):
+            return self.step(Stage(self.feed, context))
+
+    def step(self, stage: Stage) -> Any:
+        """Do the task's work."""
+        raise NotImplementedError
+
+
+@contextmanager
+def told_plainly(log: Any) -> Any:
+    """Turn our errors into Airflow's, without a traceback and without a cause.
+
+    A fault that only a person can mend does not use up retries.
+    """
+    try:
+        yield
+    except _FINAL as error:
+        log.error("%s", error)
+        raise AirflowFailException(_headline(error)) from None
+    except CapiError as error:
+        log.error("%s", error)
+        raise AirflowException(_headline(error)) from None
+
+
+def _headline(error: CapiError) -> str:
+    lines = str(error).splitlines()
+    more = f" (and {len(lines) - 1} more, see the log)" if len(lines) > 1 else ""
+    return f"{lines[0] if lines else type(error).__name__}{more}"
+
+
+class BrokenFeedOperator(BaseOperator):
+    """Stands for a feed whose file is wrong: it fails with every fault of the file."""
+
+    ui_color = "#ffe3e3"
+
+    def __init__(self, *, faults: Sequence[str], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.faults = list(faults)
+
+    def execute(self, context: Mapping[str, Any]) -> None:
+        """Fail."""
+        with told_plainly(self.log):
+            raise FeedError(self.faults)
+
+
+class PreflightOperator(FeedOperator):
+    """Look at everything the run needs; fail with one sentence for each fault, at once."""
+
+    def step(self, stage: Stage) -> dict[str, Any]:
+        """Check feed, source, ledger schema, dataset, test code and interval."""
+        faults: list[str] = []
+        for check in (
+            lambda: stage.source.faults(),
+            lambda: _schema_faults(stage),
+            lambda: stage.hook.dataset_faults(),
+            lambda: [] if stage.envelope else [],
+            lambda: [] if stage.interval else [],
+        ):
+            faults += _asked(check)
+        if faults:
+            raise ConfigurationError("\n".join(faults))
+        interval = stage.interval
+        self.log.info("Feed %s: %s", stage.feed.feed, stage.feed.description)
+        self.log.info(
+            "Rows of %s that became known from %s up to %s; events go to dataset %s on %s.",
+            stage.source.name, interval.start, interval.end,
+            stage.hook.destination().dataset_id, stage.hook.destination().graph_version,
+        )  # fmt: skip
+        return {"mode": stage.choices.mode, "start": str(interval.start), "end": str(interval.end)}
+
+
+def _asked(check: Callable[[], list[str]]) -> list[str]:
+    try:
+        return check()
+    except CapiError as error:
+        return str(error).splitlines()
+
+
+def _schema_faults(stage: Stage) -> list[str]:
+    missing = stage.ledger.missing_migrations()
+    if not missing:
+        return []
+    return [
+        f"The ledger's schema is behind by {len(missing)} step(s): {', '.join(missing)}. "
+        "Run `meta-capi migrate`."
+    ]
+
+
+class PlanOperator(FeedOperator):
+    """Count the interval in SQL and cut it into shards."""
+
+    def step(self, stage: Stage) -> list[dict[str, Any]]:
+        """Return the shards; the counts go beside them."""
+        now = datetime.now(UTC)
+        counts = asdict(stage.source.count(stage.interval, now=now))
+        shards = stage.source.shards(stage.interval, stage.feed.limits.rows_per_shard)
+        run = stage.open_run(stage.choices.mode, counts)
+        for line in table(["in the interval", "rows"], list(counts.items())):
+            self.log.info("%s", line)
+        self.log.info("Cut into %d shard(s); run %d in the ledger.", len(shards), run.run_no)
+        stage.context["ti"].xcom_push(key="counts", value=counts)
+        # An empty interval still has a run to deliver nothing and to report.
+        return [shard.to_json() for shard in shards or [Shard()]]
+
+
+class ValidateOperator(FeedOperator):
+    """Run the feed's suite in the warehouse; quarantine rows; stop above the thresholds."""
+
+    def step(self, stage: Stage) -> dict[str, Any]:
+        """Return the validation's number and counts."""
+        # Great Expectations takes seconds to import, so only this task does it.
+        from meta_capi.quality import check, verdict
+        from meta_capi.suites import load_suite
+
+        suite = load_suite(home() / "expectations" / f"{stage.feed.suite}.json", stage.feed)
+        run = _run_of(stage)
+        number = stage.ledger.open_validation(run, suite.name)
+        dry = stage.choices.dry_run
+
+        def record(rows: Any) -> None:
+            keyed = ((key_of(row.key), row.reason) for row in rows)
+            named = ((key, reason) for key, reason in keyed if key)
+            if not dry:
+                stage.ledger.quarantine(run, number, named, stage.interval.start)
+
+        result = check(
+            stage.source, stage.interval, suite, record_bad_rows=record,
+            validation_id=str(number), timer=time.perf_counter,
+        )  # fmt: skip
+        faults = verdict(result, stage.feed)
+        stage.ledger.close_validation(
+            number, rows=result.rows, quarantined=result.quarantined, passed=not faults,
+            seconds=result.seconds, results=[_row_of(each) for each in result.expectations],
+        )  # fmt: skip
+        self._tell(result)
+        _write_data_docs(result, faults, self.log)
+        if faults:
+            raise GateError(
+                "The quality gate stopped the run; nothing was sent.\n" + "\n".join(faults)
+            )
+        stage.context["ti"].xcom_push(key="validation_id", value=number)
+        return {"rows": result.rows, "quarantined": result.quarantined}
+
+    def _tell(self, result: Any) -> None:
+        failed = [each for each in result.expectations if each.unexpected or each.status != "passed"]
+        self.log.info(
+            "Suite %s: %d expectations on %s rows in %.1f s; %s rows go to quarantine.",
+            result.suite, len(result.expectations), f"{result.rows:,}", result.seconds,
+            f"{result.quarantined:,}",
+        )  # fmt: skip
+        rows = [(e.type, e.column, e.reason, e.severity, e.unexpected) for e in failed]
+        if rows:
+            for line in table(["expectation", "column", "reason", "severity", "rows"], rows):
+                self.log.info("%s", line)
+
+
+def _run_of(stage: Stage) -> Any:
+    """Return the run that `plan` recorded."""
+    return stage.ledger.find_run(stage.run_id)
+
+
+def _row_of(outcome: Any) -> dict[str, Any]:
+    return {
+        "expectation": outcome.type,
+        "column_name": outcome.column or None,
+        "reason": outcome.reason,
+        "severity": str(outcome.severity),
+        "status": str(outcome.status),
+        "failed_rows": outcome.unexpected,
+        "share": outcome.share,
+    }
+
+
+def _write_data_docs(result: Any, faults: list[str], log: logging.Logger) -> None:
+    from meta_capi.data_docs import write
+
+    folder = Path(os.environ.get("META_CAPI_DATA_DOCS") or home().parent / "data_docs")
+    try:
+        page = write(folder, result.to_json(), faults)
+    except OSError as error:
+        # The gate's verdict stands in the ledger; a page is a convenience.
+        log.warning("Data Docs were not written (%s).", type(error).__name__)
+    else:
+        log.info("Data Docs: %s", page)
+
+
+class DeliverOperator(FeedOperator):
+    """The CAPI operator: rows → events → batches → Meta → ledger, for one shard.
+
+    Args:
+        shard: a range of the source key, from `plan`.
+        validation_id: the gate that let the run pass.
+    """
+
+    template_fields = ("shard", "validation_id")
+
+    def __init__(
+        self, *, shard: Mapping[str, Any], validation_id: int | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.shard = shard
+        self.validation_id = validation_id
+
+    def step(self, stage: Stage) -> dict[str, Any]:
+        """Return the shard's tally."""
+        shard = Shard.from_json(self.shard)
+        now = datetime.now(UTC)
+        slices = (
+            rows.columns
+            for rows in stage.source.read(stage.interval, shard, stage.feed.limits.rows_per_slice)
+        )
+        if stage.choices.dry_run:
+            self.log.info("Dry run: events are built and nothing can be sent.")
+            tally = rehearse(slices, stage.builder(now), time.time)
+        else:
+            tally = self._deliver(stage, slices, now, shard.rows)
+        tell_tally(self.log, tally)
+        return _plain(tally)
+
+    def _deliver(self, stage: Stage, slices: Any, now: datetime, rows: int) -> Tally:
+        number = int(self.validation_id) if self.validation_id is not None else None
+        tell_rescue(self.log, stage)
+        return deliver(
+            slices,
+            builder=stage.builder(now),
+            desk=stage.desk(_run_of(stage), number),
+            post=stage.hook.post,
+            envelope=stage.envelope,
+            limits=stage.feed.limits,
+            now=time.time,
+            wait=time.sleep,
+            report=progress(self.log, rows),
+            limit=stage.choices.limit,
+        )
+
+
+def _plain(tally: Tally) -> dict[str, Any]:
+    """Return the tally as plain counts, for XCom."""
+    return {
+        name: dict(value) if isinstance(value, Mapping) else value
+        for name, value in asdict(tally).items()
+    }
+
+
+def tell_rescue(log: Any, stage: Stage) -> None:
+    found = stage.ledger.rescue()
+    if found.workers:
+        log.warning(
+            "Cleared the desks of %d lost worker(s): %s deliveries are pending again, %s in doubt.",
+            found.workers, f"{found.pending:,}", f"{found.in_doubt:,}",
+        )  # fmt: skip
+
+
+def tell_tally(log: Any, tally: Tally) -> None:
+    log.info(
+        "%s rows read; %s accepted now, in %s requests and %.1f MB; %s batches were split.",
+        f"{tally.rows:,}", f"{tally.accepted_now:,}", f"{tally.requests:,}",
+        tally.bytes_sent / 1e6, f"{tally.splits:,}",
+    )  # fmt: skip
+    for line in outcome_table(tally.outcomes, tally.rows):
+        log.info("%s", line)
+
+
+class ReportOperator(FeedOperator):
+    """Reconcile: every source row has one outcome, or the task fails.
+
+    Args:
+        counts: what `plan` counted.
+        tallies: what the shards returned.
+    """
+
+    template_fields = ("counts", "tallies")
+
+    def __init__(self, *, counts: Mapping[str, Any], tallies: Sequence[Any], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.counts = counts
+        self.tallies = tallies
+
+    def step(self, stage: Stage) -> dict[str, Any]:
+        """Return the run's outcomes."""
+        tallies = [tally for tally in self.tallies if tally]
+        outcomes, reasons = merged(tallies, "outcomes"), merged(tallies, "reasons")
+        rows = sum(tally["rows"] for tally in tallies)
+        settled = sum(outcomes.values())
+        planned = int(self.counts["rows"])
+        now_there = stage.source.count(stage.interval, now=datetime.now(UTC)).rows
+        outcome = {
+            "planned": planned,
+            "rows": rows,
+            "outcomes": outcomes,
+            "reasons": reasons,
+            "flaws": merged(tallies, "flaws"),
+            "requests": sum(tally["requests"] for tally in tallies),
+            "accepted_now": sum(tally["accepted_now"] for tally in tallies),
+        }
+        gap = settled != rows or not min(planned, now_there) <= rows <= max(planned, now_there)
+        stage.ledger.close_run(_run_of(stage), state="gap" if gap else "reported", outcome=outcome)
+        self._tell(stage, outcome)
+        if gap:
+            raise ReconciliationError(
+                f"The outcomes do not add up: {planned:,} rows planned, {now_there:,} in the "
+                f"source now, {rows:,} read, {settled:,} with an outcome. Look at the deliver "
+                "tasks' logs; running the interval again sends nothing twice."
+            )
+        return outcome
+
+    def _tell(self, stage: Stage, outcome: Mapping[str, Any]) -> None:
+        self.log.info(
+            "%s, %s up to %s:", stage.feed.feed, stage.interval.start, stage.interval.end
+        )
+        for line in outcome_table(outcome["outcomes"], outcome["rows"]):
+            self.log.info("%s", line)
+        for line in reasons_table(outcome["reasons"]):
+            self.log.info("%s", line)
+        if lines := dropped_keys_lines(outcome["flaws"]):
+            self.log.info("Match keys left out of events:")
+            for line in lines:
+                self.log.info("%s", line)
+        if in_doubt := outcome["outcomes"].get("in_doubt"):
+            self.log.warning(
+                "%s events are in doubt: see `meta-capi status %s`.", f"{in_doubt:,}",
+                stage.feed.feed,
+            )  # fmt: skip

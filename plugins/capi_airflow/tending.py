@@ -1,0 +1,99 @@
+"""The tasks that look after deliveries outside their feed's own runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from capi_airflow.operators import FeedOperator, tell_rescue, tell_tally
+from capi_airflow.stage import Stage
+from capi_airflow.story import progress, reasons_table, table
+from meta_capi.dispatch import Tally, deliver
+from meta_capi.event import split_key
+from meta_capi.ledger import Run
+
+__all__ = ["ReplayOperator", "TendOperator"]
+
+_MOST_KEYS: Final = 100_000
+
+
+class TendOperator(FeedOperator):
+    """Rescue, expire, and send what is due, for one feed."""
+
+    def step(self, stage: Stage) -> dict[str, Any]:
+        """Return what was done, in counts."""
+        tell_rescue(self.log, stage)
+        feed, dataset_id = stage.feed, stage.hook.destination().dataset_id
+        oldest = datetime.now(UTC) - feed.longest_window + feed.window.margin
+        expired = stage.ledger.expire(feed.feed, dataset_id, oldest)
+        stage.ledger.close_doubt(feed.feed, dataset_id, stage.policy)
+        keys = stage.ledger.due_keys(feed.feed, dataset_id, stage.policy, limit=_MOST_KEYS)
+        self.log.info("%s expired; %s are due.", f"{expired:,}", f"{len(keys):,}")
+        if not keys:
+            return {"expired": expired, "due": 0}
+        run = stage.open_run("tend", {"due": len(keys)})
+        tally = send_keys(self.log, stage, run, keys)
+        return {"expired": expired, "due": len(keys), "accepted": tally.accepted_now}
+
+
+class ReplayOperator(FeedOperator):
+    """Put back what the form chooses, and send it. The feed is the form's."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(feed="", **kwargs)
+
+    def execute(self, context: Mapping[str, Any]) -> Any:
+        """Run for the feed that the form names."""
+        self.feed = str(context["params"]["feed"])
+        return super().execute(context)
+
+    def step(self, stage: Stage) -> dict[str, Any]:
+        """Return what was put back and sent, in counts."""
+        params = stage.context["params"]
+        choice = {
+            "states": list(params["states"]),
+            "reason": params["reason"] or None,
+            "keys": list(params["keys"]) or None,
+            "start": stage.choices.start,
+            "end": stage.choices.end,
+        }
+        dry = stage.choices.dry_run
+        run = stage.open_run("dry_run" if dry else "replay", {})
+        found = stage.ledger.count_replay(run, choice)
+        rows = [(each["state"], each["reason"], each["deliveries"]) for each in found]
+        for line in table(["state", "reason", "deliveries"], rows):
+            self.log.info("%s", line)
+        if dry:
+            self.log.info("Plan only: nothing was changed. Untick it to put these back.")
+            return {"would_replay": sum(each["deliveries"] for each in found)}
+        keys = stage.ledger.replay(run, choice)
+        tally = send_keys(self.log, stage, run, keys)
+        for line in reasons_table(tally.reasons):
+            self.log.info("%s", line)
+        return {"replayed": len(keys), "accepted": tally.accepted_now}
+
+
+def send_keys(log: Any, stage: Stage, run: Run, keys: Sequence[str]) -> Tally:
+    """Read rows again by their keys and deliver them."""
+    parts = list(dict.fromkeys(tuple(split_key(key)) for key in keys))
+    tally = deliver(
+        (rows.columns for rows in stage.source.read_keys(parts, stage.feed.limits.rows_per_slice)),
+        builder=stage.builder(datetime.now(UTC)),
+        desk=stage.desk(run, None),
+        post=stage.hook.post,
+        envelope=stage.envelope,
+        limits=stage.feed.limits,
+        now=time.time,
+        wait=time.sleep,
+        report=progress(log, len(parts)),
+    )
+    tell_tally(log, tally)
+    missing = len(parts) - tally.rows
+    if missing > 0:
+        log.warning("%s of the rows are no longer in the source.", f"{missing:,}")
+    stage.ledger.close_run(
+        run, state="reported", outcome={"outcomes": dict(tally.outcomes), "rows": tally.rows}
+    )
+    return tally
