@@ -1,0 +1,87 @@
+"""Run the local Graph API: `python -m graph_simulator --port 8085`."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from graph_simulator.server import Simulator
+from graph_simulator.switches import Profile
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Answer until SIGINT or SIGTERM. Return 2 if the port cannot be had."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr
+    )
+    try:
+        simulator = Simulator(
+            host=options.host,
+            port=options.port,
+            profile=Profile(options.profile),
+            tokens=options.token,
+            datasets=options.dataset,
+            record=options.record,
+        )
+    except OSError as error:
+        sys.stderr.write(
+            f"The local Graph API cannot listen on {options.host}:{options.port} "
+            f"({error.strerror}); choose another --port.\n"
+        )
+        return 2
+    ended = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: ended.set())
+    with ExitStack() as stack:
+        if options.pid_file is not None:
+            options.pid_file.write_text(f"{os.getpid()}\n", encoding="ascii")
+            stack.callback(options.pid_file.unlink, missing_ok=True)
+        stack.enter_context(simulator)
+        sys.stdout.write(
+            f"The local Graph API listens on {simulator.url} "
+            f"(profile {options.profile}).\n"
+        )
+        sys.stdout.flush()
+        ended.wait()
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="graph_simulator",
+        description="A local Graph API that keeps the rules of Meta's Conversions API.",
+    )
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8085, help="0 takes any free one")
+    parser.add_argument(
+        "--profile", choices=[str(p) for p in Profile], default=str(Profile.DOCUMENTED)
+    )
+    parser.add_argument(
+        "--token",
+        action="append",
+        default=[],
+        help="a token that is good; repeatable; without it every one is",
+    )
+    parser.add_argument(
+        "--dataset",
+        action="append",
+        default=[],
+        help="a dataset that exists; repeatable; without it every one does",
+    )
+    parser.add_argument(
+        "--record", type=Path, help="keep what arrived in this file across restarts"
+    )
+    parser.add_argument("--pid-file", type=Path)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
