@@ -1,338 +1,44 @@
-"""Who may import whom, and other promises that no linter knows (design: the rooms).
+"""The rules of the house, held against the house and against planted faults.
 
-Each rule is a function from a module to the sentences about what breaks it. It is held
-against the house, and against planted faults, so that it is known to be able to fail.
+A rule that finds no planted fault would be no rule.
 """
 
 from __future__ import annotations
 
-import ast
 import re
-import shutil
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import cached_property
-from graphlib import CycleError, TopologicalSorter
-from pathlib import Path, PurePosixPath
 
 import pytest
-
-ROOT = Path(__file__).resolve().parent.parent
-
-CORE, SIMULATOR, EMBASSY = "meta_capi", "graph_simulator", "capi_airflow"
-SOURCE_ROOTS = ("include", "plugins")
-
-# The rooms of the core that may know a library, or a part of the world. `cli` is the
-# core's own edge: it has a terminal, an environment and a clock, and still no Airflow.
-ROOMS = {
-    "great_expectations": {"quality"},
-    "phonenumbers": {"normalise"},
-    "psycopg": {"ledger", "desk"},
-    "pydantic": {"feed"},
-    "sqlalchemy": {
-        "source",
-        "relation",
-        "conditions",
-        "warehouse",
-        "ledger",
-        "quality",
-    },
-    "yaml": {"feed"},
-    "concurrent": {"dispatch"},
-    "secrets": {"ledger"},
-    "threading": {"dispatch", "ledger"},
-    "time": {"dispatch", "ledger"},
-}
-EDGE = {"cli", "__main__"}
-EDGE_LIBRARIES = {"graph_simulator", "psycopg", "requests", "sqlalchemy", "yaml"}
-WORLDLY = {
-    "asyncio", "concurrent", "http", "multiprocessing", "os", "random", "secrets",
-    "select", "signal", "socket", "socketserver", "ssl", "subprocess", "threading",
-    "time", "urllib.request",
-}  # fmt: skip
-
-# Modules over 400 lines: each with the most it may have, and why it is one module.
-LINES = 400
-LONG: dict[str, tuple[int, str]] = {
-    "include/meta_capi/dispatch.py": (
-        560,
-        "the story of a delivery, told in one place and in its order",
-    ),
-    "include/meta_capi/event.py": (
-        700,
-        "one pass over a chunk's columns; its steps share the same arrays",
-    ),
-    "include/meta_capi/feed.py": (
-        660,
-        "one model: the JSON schema and the reference are generated from it as a whole",
-    ),
-}
-DAG_LINES = 100
-
-# Where SQL is wrapped around SQL, how often, and why it must be.
-WRAPPED_SQL: dict[str, tuple[int, str]] = {
-    "include/meta_capi/quality.py": (
-        1,
-        "a suite's own SQL, which Great Expectations takes as text and in no other form",
-    ),
-}
-
-_SQL = re.compile(
-    r"\b(select\b.+\bfrom|insert\s+into|update\s+\S+\s+set|delete\s+from|"
-    r"(create|alter|drop)\s+(table|schema|view|index))\b",
-    re.IGNORECASE | re.DOTALL,
+from tests.house_rules import (
+    CORE,
+    EMBASSY,
+    LINES,
+    LONG,
+    ROOT,
+    SIMULATOR,
+    WRAPPED_SQL,
+    Module,
+    Rule,
+    circle,
+    core_clock,
+    core_imports,
+    dag_files,
+    digests,
+    embassy_imports,
+    files,
+    length,
+    modules_of_the_house,
+    pieces_of_sql,
+    places,
+    prints,
+    relative_imports,
+    simulator_imports,
+    sql_in_python,
 )
-# Put together from pieces, so that this file does not hold what it looks for.
-_PLACES = re.compile(
-    r"(?<![\w.~-])/(home|Users|root|work)/\w"
-    r"|\b(py" r"pi|pythonhosted|npm" r"js|deb\.debian|crates|ghcr|quay)\.(org|io|com)\b"
-    r"|https?://[\w.-]*(artifactory|nexus|devpi)\b"
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Module:
-    """One Python file: where it is from the project's root, and what it says."""
-
-    path: str
-    source: str
-
-    @cached_property
-    def tree(self) -> ast.Module:
-        return ast.parse(self.source, self.path)
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """The dotted name's parts, of files under a source root."""
-        inner = PurePosixPath(self.path).parts[1:]
-        return tuple(part.removesuffix(".py") for part in inner)
-
-    @property
-    def package(self) -> str:
-        return self.parts[0] if self.path.startswith(SOURCE_ROOTS) else ""
-
-    @property
-    def room(self) -> str:
-        return self.parts[1] if len(self.parts) > 1 else ""
-
-    @cached_property
-    def imports(self) -> list[str]:
-        """What it imports, inside functions too, with the names taken from a package.
-
-        `from airflow.sdk import DAG` counts as `airflow.sdk.DAG`.
-        """
-        found = []
-        for node in ast.walk(self.tree):
-            if isinstance(node, ast.Import):
-                found += [each.name for each in node.names]
-            elif isinstance(node, ast.ImportFrom):
-                base = "." * node.level + (node.module or "")
-                found += [f"{base}.{each.name}" for each in node.names]
-        return [name for name in found if not name.startswith("__future__.")]
-
-
-Rule = Callable[[Module], Iterator[str]]
-
-
-def _is(name: str, *packages: str) -> bool:
-    """Tell whether a dotted name is one of the packages, or inside of one."""
-    return any(name == each or name.startswith(f"{each}.") for each in packages)
-
-
-def _standard(name: str) -> bool:
-    return name.split(".")[0] in sys.stdlib_module_names
-
-
-# --- the rules ----------------------------------------------------------------------
-
-
-def core_imports(module: Module) -> Iterator[str]:
-    """The core knows itself, the plain standard library, and a library per room."""
-    if module.package != CORE:
-        return
-    for name in module.imports:
-        top = name.split(".")[0]
-        if top == CORE:
-            continue
-        if module.room in EDGE:
-            if not _standard(name) and top not in EDGE_LIBRARIES:
-                yield f"{module.path} imports {name}"
-        elif _standard(name) and not _is(name, *WORLDLY):
-            continue
-        elif module.room not in ROOMS.get(top, ()):
-            yield f"{module.path} imports {name}"
-
-
-def core_clock(module: Module) -> Iterator[str]:
-    """The core is told the time; two rooms may wait, and measure how long."""
-    if module.package != CORE or module.room in EDGE:
-        return
-    for node in ast.walk(module.tree):
-        if not (isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)):
-            continue
-        match node.value.id, node.attr:
-            case ("datetime" | "date", "now" | "utcnow" | "today"):
-                pass
-            case ("time", used) if used not in ("monotonic", "sleep", "min", "max"):
-                pass
-            case ("uuid", "uuid1" | "uuid4" | "getnode"):
-                pass
-            case _:
-                continue
-        yield f"{module.path}:{node.lineno} asks {node.value.id}.{node.attr}"
-
-
-def simulator_imports(module: Module) -> Iterator[str]:
-    """The local Graph API shares Meta's facts with the sender, and no code."""
-    if module.package == SIMULATOR:
-        for name in module.imports:
-            if not (_standard(name) or _is(name, SIMULATOR, f"{CORE}.spec")):
-                yield f"{module.path} imports {name}"
-
-
-def embassy_imports(module: Module) -> Iterator[str]:
-    """Airflow's words come from its SDK; one room has the socket, one the page."""
-    if not module.path.startswith("plugins/"):
-        return
-    console = module.room == "console" or module.path == "plugins/capi_plugin.py"
-    allowed = {
-        "airflow": console,
-        "airflow.sdk": True,
-        "fastapi": console,
-        "starlette": console,
-        "jinja2": console,
-        "requests": module.room == "hook",
-        "http.client": False,
-        "urllib.request": False,
-        "httpx": False,
-        "graph_simulator": False,
-        "demo": False,
-        "tests": False,
-    }
-    for name in module.imports:
-        known = [each for each in allowed if _is(name, each)]
-        if known and not allowed[max(known, key=len)]:
-            yield f"{module.path} imports {name}"
-
-
-def dag_files(module: Module) -> Iterator[str]:
-    """A DAG file is a page of a table of contents: a manual, imports, one chain."""
-    if not module.path.startswith("dags/"):
-        return
-    if (lines := len(module.source.splitlines())) >= DAG_LINES:
-        yield f"{module.path} has {lines} lines"
-    if not ast.get_docstring(module.tree):
-        yield f"{module.path} has no docstring"
-    for name in module.imports:
-        if not _is(name, "airflow.sdk", EMBASSY, "datetime"):
-            yield f"{module.path} imports {name}"
-
-
-def length(module: Module) -> Iterator[str]:
-    """A long module has two ideas."""
-    most, _ = LONG.get(module.path, (LINES, ""))
-    if (lines := len(module.source.splitlines())) > most:
-        yield f"{module.path} has {lines} lines, more than {most}"
-
-
-def sql_in_python(module: Module) -> Iterator[str]:
-    """SQL is in .sql files; it is never put together from pieces of text."""
-    most, _ = WRAPPED_SQL.get(module.path, (0, ""))
-    yield from list(_sql_in_python(module))[most:]
-
-
-def _sql_in_python(module: Module) -> Iterator[str]:
-    for node in ast.walk(module.tree):
-        match node:
-            case ast.JoinedStr():
-                text = "".join(
-                    str(part.value) if isinstance(part, ast.Constant) else " x "
-                    for part in node.values
-                )
-            case ast.Call(
-                func=ast.Attribute(value=ast.Constant(value=str(text)), attr=at)
-            ):
-                if at != "format":
-                    continue
-            case ast.BinOp(
-                left=ast.Constant(value=str(text)), op=ast.Mod() | ast.Add()
-            ):
-                pass
-            case _:
-                continue
-        if _SQL.search(text):
-            yield f"{module.path}:{node.lineno} puts SQL together"
-
-
-def digests(module: Module) -> Iterator[str]:
-    """One table says what is hashed; nothing else hashes for Meta."""
-    if module.path == "include/meta_capi/match_keys.py" or module.package == "demo":
-        return
-    for node in ast.walk(module.tree):
-        match node:
-            case ast.Attribute(attr="sha256") | ast.Name(id="sha256"):
-                yield f"{module.path}:{node.lineno} uses SHA-256"
-            case ast.Call(args=[ast.Constant(value="sha256"), *_]):
-                yield f"{module.path}:{node.lineno} uses SHA-256"
-
-
-def prints(module: Module) -> Iterator[str]:
-    """Only programs for a terminal print."""
-    if module.package == "demo" or module.room in EDGE or module.path[:6] == "tools/":
-        return
-    for node in ast.walk(module.tree):
-        match node:
-            case ast.Call(func=ast.Name(id="print" | "pprint")):
-                yield f"{module.path}:{node.lineno} prints"
-
-
-def relative_imports(module: Module) -> Iterator[str]:
-    """Imports name the room, so that the rules above can be read from them."""
-    for name in module.imports:
-        if name.startswith("."):
-            yield f"{module.path} imports {name}"
-
-
-def places(path: str, text: str) -> Iterator[str]:
-    """Nothing that we keep knows the machine it was written on."""
-    for number, line in enumerate(text.splitlines(), 1):
-        if _PLACES.search(line):
-            yield f"{path}:{number} names a machine's folder or a registry"
-
-
-# --- the house ----------------------------------------------------------------------
-
-
-def _files() -> list[str]:
-    """Return every file that is, or would be, kept; from the project's root."""
-    if shutil.which("git") and (ROOT / ".git").exists():
-        command = ["git", "ls-files", "-z", "-co", "--exclude-standard"]
-        listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
-        found = [ROOT / name for name in listed.stdout.decode().split("\0") if name]
-    else:  # the project was unpacked from an archive
-        top = [each for each in ROOT.iterdir() if not each.name.startswith(".")]
-        found = [each for part in top for each in (part, *part.rglob("*"))]
-    kept = (
-        each for each in found if each.is_file() and "__pycache__" not in each.parts
-    )
-    return sorted(each.relative_to(ROOT).as_posix() for each in kept)
-
-
-def _modules() -> list[Module]:
-    folders = ("dags/", "include/", "plugins/", "tools/")
-    paths = [path for path in _files() if path.endswith(".py")]
-    return [
-        Module(path, (ROOT / path).read_text(encoding="utf-8"))
-        for path in paths
-        if path.startswith(folders)
-    ]
 
 
 @pytest.fixture(scope="module")
 def house() -> list[Module]:
-    return _modules()
+    return modules_of_the_house()
 
 
 def _faults(rule: Rule, modules: list[Module]) -> list[str]:
@@ -363,7 +69,7 @@ class TestTheHouse:
     def test_no_room_of_the_core_leads_back_to_itself(
         self, house: list[Module]
     ) -> None:
-        assert _circle(house) == []
+        assert circle(house) == []
 
     def test_the_local_graph_api_shares_only_facts_with_the_sender(
         self, house: list[Module]
@@ -393,7 +99,7 @@ class TestTheHouse:
     def test_an_allowance_for_wrapped_sql_is_given_up_when_it_is_not_needed(
         self, house: list[Module]
     ) -> None:
-        found = {each.path: len(list(_sql_in_python(each))) for each in house}
+        found = {each.path: len(list(pieces_of_sql(each))) for each in house}
         assert [p for p, (most, _) in WRAPPED_SQL.items() if found.get(p) != most] == []
 
     def test_match_keys_alone_makes_digests(self, house: list[Module]) -> None:
@@ -406,40 +112,14 @@ class TestTheHouse:
         assert _faults(relative_imports, house) == []
 
     def test_no_file_knows_the_machine_it_was_written_on(self) -> None:
-        faults = []
-        for path in _files():
+        faults: list[str] = []
+        for path in files():
             try:
                 text = (ROOT / path).read_text(encoding="utf-8")
             except UnicodeDecodeError:  # a picture
                 continue
             faults += places(path, text)
         assert faults == []
-
-
-def _circle(modules: list[Module]) -> list[str]:
-    """Return the names of core modules that import each other in a circle."""
-    core = {
-        ".".join(each.parts).removesuffix(".__init__"): each
-        for each in modules
-        if each.package == CORE
-    }
-    graph: dict[str, set[str]] = {}
-    for name, module in core.items():
-        # Of `from meta_capi.normalise import phones` the longer name is meant.
-        meant = (
-            each if each in core else each.rpartition(".")[0] for each in module.imports
-        )
-        # A package is made of its rooms: it may gather them, and they each other.
-        graph[name] = {
-            each
-            for each in meant
-            if each in core and each != name and not name.startswith(f"{each}.")
-        }
-    try:
-        TopologicalSorter(graph).prepare()
-    except CycleError as error:
-        return list(error.args[1])
-    return []
 
 
 # --- planted faults -----------------------------------------------------------------
@@ -553,12 +233,12 @@ class TestTheRulesThemselves:
     def test_a_circle_is_found(self) -> None:
         one = Module("include/meta_capi/one.py", "from meta_capi.two import x")
         two = Module("include/meta_capi/two.py", "from meta_capi import one")
-        assert set(_circle([one, two])) == {"meta_capi.one", "meta_capi.two"}
+        assert set(circle([one, two])) == {"meta_capi.one", "meta_capi.two"}
 
     def test_a_line_is_not_a_circle(self) -> None:
         one = Module("include/meta_capi/one.py", "from meta_capi.two import x")
         two = Module("include/meta_capi/two.py", "from meta_capi import spec")
-        assert _circle([one, two]) == []
+        assert circle([one, two]) == []
 
     @pytest.mark.parametrize("folder", ["home", "Users", "root", "work"])
     def test_a_folder_of_a_machine_is_found(self, folder: str) -> None:
