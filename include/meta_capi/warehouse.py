@@ -6,17 +6,18 @@ SQL file is read here too: one select, and nothing but a select.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import sqlalchemy as sa
 
 from meta_capi.errors import CapiError, ConfigurationError, SourceError
 
-__all__ = ["read_query", "reading"]
+__all__ = ["read_only", "read_query", "reading"]
 
 _KNOWN_STATES: Final = {
     "42501": "its role may not read that; grant it select",
@@ -32,9 +33,30 @@ _TOKENS: Final = re.compile(
 )
 
 
+def read_only(engine: sa.Engine) -> sa.Engine:
+    """Return the engine with transactions that read one snapshot, where it can.
+
+    Raises:
+        ConfigurationError: the engine would show rows or parameters in logs or errors.
+    """
+    if not engine.hide_parameters or engine.echo:
+        raise ConfigurationError(
+            "The warehouse's engine would show values in its errors or logs; create it "
+            "with hide_parameters=True and without echo."
+        )
+    # At DEBUG it logs every row that it fetches.
+    logger = logging.getLogger("sqlalchemy.engine")
+    logger.setLevel(max(logger.level, logging.INFO))
+    if engine.dialect.name != "postgresql":
+        return engine
+    return engine.execution_options(
+        isolation_level="REPEATABLE READ", postgresql_readonly=True
+    )
+
+
 @contextmanager
 def reading(engine: sa.Engine, doing: str) -> Iterator[sa.Connection]:
-    """Open a transaction that only reads, on one snapshot where the dialect can.
+    """Open a read-only connection.
 
     Args:
         engine: made with `hide_parameters=True`.
@@ -44,17 +66,10 @@ def reading(engine: sa.Engine, doing: str) -> Iterator[sa.Connection]:
         SourceError: for whatever the database or its driver raises. PostgreSQL's
             DETAIL, a failed cast and a driver's loader all quote values of rows.
     """
-    if not engine.hide_parameters:
-        raise ConfigurationError(
-            "The warehouse's engine would show parameters in its errors; create it "
-            "with hide_parameters=True."
-        )
-    options: dict[str, Any] = {}
-    if engine.dialect.name == "postgresql":
-        options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+    reader = read_only(engine)
     try:
-        with engine.connect() as connection:
-            yield connection.execution_options(**options) if options else connection
+        with reader.connect() as connection:
+            yield connection
     except CapiError:
         raise
     except Exception as error:
