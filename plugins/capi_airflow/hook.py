@@ -1,80 +1,23 @@
-"""A connection becomes one callable: `post(body)`. The only socket of the project.
+"""An Airflow connection of type `meta_capi` becomes a line to Meta.
 
-It does not retry, parse or judge. The token goes into the Authorization header and
-nowhere else: no URL, no log line, no exception.
+What the line is made of is in `transport.py`; here it only gets its connection.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import re
-import time
-from dataclasses import dataclass, field
-from http.cookiejar import DefaultCookiePolicy
-from typing import Any, Final
-from urllib.parse import urlsplit
+from typing import Any
 
-import requests
 from airflow.sdk import BaseHook
-from requests.adapters import HTTPAdapter
 
+from capi_airflow.transport import Destination, Line
 from meta_capi import spec
-from meta_capi.errors import ConfigurationError, NoAnswerError
-from meta_capi.verdict import Accepted, Answer, Refused, Stopped, read
+from meta_capi.errors import ConfigurationError
+from meta_capi.verdict import Answer
 
 __all__ = ["Destination", "MetaCapiHook"]
 
 _log = logging.getLogger(__name__)
-_MOST_ANSWER_BYTES: Final = 1_048_576
-_ENVIRONMENTS: Final = ("production", "test", "local")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Destination:
-    """Where events go: a dataset behind a Graph version, with its token."""
-
-    dataset_id: str
-    token: str = field(repr=False)
-    environment: str = "production"
-    graph_version: str = spec.DEFAULT_GRAPH_VERSION
-    base_url: str = spec.GRAPH_HOST
-    partner_agent: str | None = None
-
-    @property
-    def dataset_url(self) -> str:
-        """The dataset's node."""
-        return f"{self.base_url}/{self.graph_version}/{self.dataset_id}"
-
-    def faults(self) -> list[str]:
-        """Return what is wrong with it, one sentence each."""
-        return list(self._faults())
-
-    def _faults(self) -> Any:
-        if not self.token:
-            yield "The connection has no access token; put it in the password field."
-        elif not self.token.isascii() or not self.token.isprintable() or " " in self.token:
-            yield "The access token has characters that tokens do not have; paste it again."
-        if not re.match(spec.DATASET_ID_PATTERN, self.dataset_id):
-            yield "The connection's dataset_id is not 5 to 20 digits; copy it from Events Manager."
-        if not re.match(spec.GRAPH_VERSION_PATTERN, self.graph_version):
-            yield f"The connection's graph_version is not of the form {spec.DEFAULT_GRAPH_VERSION}."
-        if self.environment not in _ENVIRONMENTS:
-            yield f"The connection's environment is none of {', '.join(_ENVIRONMENTS)}."
-        if self.partner_agent and not re.match(spec.PARTNER_AGENT_PATTERN, self.partner_agent):
-            yield "The connection's partner_agent must have 2 to 22 characters, two of them letters."
-        if self.base_url != spec.GRAPH_HOST:
-            yield from self._base_url_faults()
-
-    def _base_url_faults(self) -> Any:
-        parts = urlsplit(self.base_url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
-            yield "The connection's base URL is not an http address without a user name."
-        elif self.environment != "local":
-            yield (
-                "The connection's base URL is not Meta's. The token would go to another "
-                "host: clear the field, or set environment: local for the local Graph API."
-            )
 
 
 class MetaCapiHook(BaseHook):
@@ -85,48 +28,48 @@ class MetaCapiHook(BaseHook):
     conn_type = "meta_capi"
     hook_name = "Meta Conversions API"
 
-    def __init__(self, meta_conn_id: str = default_conn_name, *, requests_in_flight: int = 1) -> None:
+    def __init__(
+        self, meta_conn_id: str = default_conn_name, *, requests_in_flight: int = 1
+    ) -> None:
         super().__init__()
         self.meta_conn_id = meta_conn_id
         self._in_flight = requests_in_flight
         self._destination: Destination | None = None
-        self._session: requests.Session | None = None
+        self._line: Line | None = None
 
     def destination(self) -> Destination:
-        """Read the connection; ConfigurationError names everything that is wrong with it."""
+        """Read the connection; ConfigurationError names all that is wrong with it."""
         if self._destination is None:
-            found = _destination(self.get_connection(self.meta_conn_id))
+            given = self.get_connection(self.meta_conn_id)
+            found = Destination.of(
+                host=given.host,
+                port=given.port,
+                schema=given.schema,
+                password=given.password,
+                extra=given.extra_dejson,
+            )
             if faults := found.faults():
-                raise ConfigurationError(f"Connection {self.meta_conn_id!r}: {' '.join(faults)}")
+                raise ConfigurationError(
+                    f"Connection {self.meta_conn_id!r}: {' '.join(faults)}"
+                )
             if found.base_url != spec.GRAPH_HOST:
                 _log.warning(
                     "Connection %s does NOT go to Meta but to %s (environment: local).",
-                    self.meta_conn_id, found.base_url,
-                )  # fmt: skip
+                    self.meta_conn_id,
+                    found.base_url,
+                )
             self._destination = found
         return self._destination
 
-    def get_conn(self) -> requests.Session:
-        """Return the session: keep-alive, no redirects, no retries, no proxies of the shell."""
-        if self._session is None:
-            session = requests.Session()
-            # The environment could name a proxy or a .netrc, which would replace the
-            # Authorization header.
-            session.trust_env = False
-            session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-            adapter = HTTPAdapter(
-                pool_connections=1, pool_maxsize=self._in_flight, max_retries=0, pool_block=True
-            )
-            session.mount("https://", adapter)
-            session.mount("http://", adapter)
-            session.headers.update({
-                "Authorization": f"Bearer {self.destination().token}",
-                "Accept": "application/json",
-                "Accept-Encoding": "identity",
-                "User-Agent": "meta-capi-airflow",
-            })
-            self._session = session
-        return self._session
+    def line(self) -> Line:
+        """Return the line to Meta, opened once."""
+        if self._line is None:
+            self._line = Line(self.destination(), requests_in_flight=self._in_flight)
+        return self._line
+
+    def get_conn(self) -> Any:
+        """Return the line's `requests.Session`."""
+        return self.line().session
 
     def post(self, body: bytes) -> Answer:
         """Send one request's body to the dataset's `events` edge.
@@ -134,36 +77,15 @@ class MetaCapiHook(BaseHook):
         Raises:
             NoAnswerError: no whole answer came within the deadline.
         """
-        return self._ask("POST", f"{self.destination().dataset_url}/events", body)
+        return self.line().post(body)
 
     def get(self, path: str, fields: str) -> Answer:
         """Read a node's fields; `path` begins after the Graph version."""
-        destination = self.destination()
-        url = f"{destination.base_url}/{destination.graph_version}/{path}"
-        return self._ask("GET", url, None, params={"fields": fields})
+        return self.line().get(path, fields)
 
     def dataset_faults(self) -> list[str]:
         """Ask Meta for the dataset; return what is wrong, one sentence each."""
-        try:
-            answer = self.get(self.destination().dataset_id, "id,name,is_consolidated_container")
-        except NoAnswerError as error:
-            return [f"{error} Check the network from the workers to {self.destination().base_url}."]
-        match read(answer, events=0):
-            case Stopped(sentence=sentence):
-                return [f"Meta says of connection {self.meta_conn_id!r}: {sentence}."]
-            case Refused(receipt=receipt):
-                return [f"Meta refuses to show the dataset (code {receipt.code})."]
-            case Accepted():
-                pass
-            case _ if answer.status != 200:
-                return [f"Meta does not answer properly just now (HTTP {answer.status})."]
-        try:
-            node = json.loads(answer.body)
-        except ValueError:
-            return ["The address answers, but not as the Graph API does."]
-        if not isinstance(node, dict) or str(node.get("id")) != self.destination().dataset_id:
-            return ["The address answers, but not with the connection's dataset."]
-        return []
+        return self.line().dataset_faults(f"connection {self.meta_conn_id!r}")
 
     def test_connection(self) -> tuple[bool, str]:
         """Answer Airflow's *Test* button."""
@@ -174,84 +96,6 @@ class MetaCapiHook(BaseHook):
         if faults:
             return False, " ".join(faults)
         destination = self.destination()
-        return True, f"Dataset {destination.dataset_id} answers on {destination.graph_version}."
-
-    def _ask(
-        self, method: str, url: str, body: bytes | None, params: dict[str, str] | None = None
-    ) -> Answer:
-        tracked = _TrackedBody(body) if body is not None else None
-        deadline = time.monotonic() + spec.REQUEST_DEADLINE_SECONDS
-        try:
-            with self.get_conn().request(
-                method, url, params=params, data=tracked, allow_redirects=False, stream=True,
-                timeout=(spec.CONNECT_TIMEOUT_SECONDS, spec.REQUEST_DEADLINE_SECONDS),
-                headers={"Content-Type": "application/json"} if tracked else None,
-            ) as response:  # fmt: skip
-                return Answer(
-                    response.status_code, dict(response.headers), _read(response, deadline)
-                )
-        except (requests.RequestException, OSError, _TooMuchError) as error:
-            # Its text may hold the URL, the proxy, or a piece of the answer: the class
-            # name says enough.
-            kind = type(error).__name__
-        left = tracked is None or tracked.left
-        raise NoAnswerError(
-            f"No whole answer came from {_host(url)} ({kind}); "
-            f"{'the body had left' if left else 'the body had not left'}.",
-            body_left=left,
+        return True, (
+            f"Dataset {destination.dataset_id} answers on {destination.graph_version}."
         )
-
-
-class _TooMuchError(Exception):
-    """The answer is too long, or takes too long."""
-
-
-class _TrackedBody:
-    """A request's body that knows whether its last byte was handed to the socket."""
-
-    def __init__(self, body: bytes) -> None:
-        self._body = memoryview(body)
-        self._at = 0
-        self.left = False
-
-    def __len__(self) -> int:
-        return len(self._body)
-
-    def read(self, size: int = -1) -> bytes:
-        """Hand out the next piece."""
-        end = len(self._body) if size < 0 else min(self._at + size, len(self._body))
-        piece = self._body[self._at : end]
-        self._at = end
-        self.left = self._at == len(self._body)
-        return piece.tobytes()
-
-
-def _read(response: requests.Response, deadline: float) -> bytes:
-    pieces, size = [], 0
-    for piece in response.iter_content(65_536):
-        pieces.append(piece)
-        size += len(piece)
-        if size > _MOST_ANSWER_BYTES or time.monotonic() > deadline:
-            raise _TooMuchError
-    return b"".join(pieces)
-
-
-def _destination(connection: Any) -> Destination:
-    extra = connection.extra_dejson
-    base_url = (connection.host or "").strip().rstrip("/") or spec.GRAPH_HOST
-    if "://" not in base_url:
-        port = f":{connection.port}" if connection.port else ""
-        base_url = f"{connection.schema or 'https'}://{base_url}{port}"
-    return Destination(
-        dataset_id=str(extra.get("dataset_id") or "").strip(),
-        token=(connection.password or "").strip(),
-        environment=str(extra.get("environment") or "production"),
-        graph_version=str(extra.get("graph_version") or spec.DEFAULT_GRAPH_VERSION),
-        base_url=base_url,
-        partner_agent=extra.get("partner_agent") or None,
-    )
-
-
-def _host(url: str) -> str:
-    return urlsplit(url).hostname or "the address"
-

@@ -1,0 +1,259 @@
+"""The line to Meta: a destination, and one callable, `post(body)`. The only socket.
+
+It does not retry, parse or judge. The token goes into the Authorization header and
+nowhere else: no URL, no log line, no exception. No Airflow here, so that the command
+line can use it too.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any, Final, Self
+from urllib.parse import urlsplit
+
+import requests
+from requests.adapters import HTTPAdapter
+
+from meta_capi import spec
+from meta_capi.errors import NoAnswerError
+from meta_capi.verdict import Accepted, Answer, Refused, Stopped, read
+
+__all__ = ["Destination", "Line"]
+
+_MOST_ANSWER_BYTES: Final = 1_048_576
+_ENVIRONMENTS: Final = ("production", "test", "local")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Destination:
+    """Where events go: a dataset behind a Graph version, with its token."""
+
+    dataset_id: str
+    token: str = field(repr=False)
+    environment: str = "production"
+    graph_version: str = spec.DEFAULT_GRAPH_VERSION
+    base_url: str = spec.GRAPH_HOST
+    partner_agent: str | None = None
+
+    @classmethod
+    def of(
+        cls, *, host: str | None, port: int | None, schema: str | None,
+        password: str | None, extra: Mapping[str, Any],
+    ) -> Self:  # fmt: skip
+        """Read the fields of an Airflow connection of type `meta_capi`."""
+        base_url = (host or "").strip().rstrip("/") or spec.GRAPH_HOST
+        if "://" not in base_url:
+            base_url = f"{schema or 'https'}://{base_url}{f':{port}' if port else ''}"
+        return cls(
+            dataset_id=str(extra.get("dataset_id") or "").strip(),
+            token=(password or "").strip(),
+            environment=str(extra.get("environment") or "production"),
+            graph_version=str(extra.get("graph_version") or spec.DEFAULT_GRAPH_VERSION),
+            base_url=base_url,
+            partner_agent=extra.get("partner_agent") or None,
+        )
+
+    @property
+    def dataset_url(self) -> str:
+        """The dataset's node."""
+        return f"{self.base_url}/{self.graph_version}/{self.dataset_id}"
+
+    def faults(self) -> list[str]:
+        """Return what is wrong with it, one sentence each."""
+        return list(self._faults())
+
+    def _faults(self) -> Iterator[str]:
+        token = self.token
+        if not token:
+            yield "The connection has no access token; put it in the password field."
+        elif not token.isascii() or not token.isprintable() or " " in token:
+            yield (
+                "The access token has characters that tokens do not have; paste it "
+                "again."
+            )
+        if not re.match(spec.DATASET_ID_PATTERN, self.dataset_id):
+            yield (
+                "The connection's dataset_id is not 5 to 20 digits; copy it from "
+                "Events Manager."
+            )
+        if not re.match(spec.GRAPH_VERSION_PATTERN, self.graph_version):
+            yield (
+                "The connection's graph_version is not of the form "
+                f"{spec.DEFAULT_GRAPH_VERSION}."
+            )
+        if self.environment not in _ENVIRONMENTS:
+            known = ", ".join(_ENVIRONMENTS)
+            yield f"The connection's environment is none of {known}."
+        agent = self.partner_agent
+        if agent and not re.match(spec.PARTNER_AGENT_PATTERN, agent):
+            yield (
+                "The connection's partner_agent must have 2 to 22 characters, two of "
+                "them letters."
+            )
+        if self.base_url != spec.GRAPH_HOST:
+            yield from self._base_url_faults()
+
+    def _base_url_faults(self) -> Iterator[str]:
+        parts = urlsplit(self.base_url)
+        if (
+            parts.scheme not in ("http", "https")
+            or not parts.hostname
+            or parts.username
+        ):
+            yield (
+                "The connection's base URL is not an http address without a user name."
+            )
+        elif self.environment != "local":
+            yield (
+                "The connection's base URL is not Meta's. The token would go to "
+                "another host: clear the field, or set environment: local for the "
+                "local Graph API."
+            )
+
+
+class Line:
+    """A session to one destination; its threads share the connections."""
+
+    def __init__(
+        self, destination: Destination, *, requests_in_flight: int = 1
+    ) -> None:
+        self.destination = destination
+        # Keep-alive, no redirects, no retries. The environment could name a proxy or a
+        # .netrc, which would replace the Authorization header.
+        self.session = requests.Session()
+        self.session.trust_env = False
+        self.session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        adapter = HTTPAdapter(
+            pool_connections=1,
+            pool_maxsize=requests_in_flight,
+            max_retries=0,
+            pool_block=True,
+        )
+        self.session.mount("https://", adapter)
+        self.session.mount("http://", adapter)
+        self.session.headers.update(
+            {
+                "Authorization": f"Bearer {destination.token}",
+                "Accept": "application/json",
+                "Accept-Encoding": "identity",
+                "User-Agent": "meta-capi-airflow",
+            }
+        )
+
+    def post(self, body: bytes) -> Answer:
+        """Send one request's body to the dataset's `events` edge.
+
+        Raises:
+            NoAnswerError: no whole answer came within the deadline.
+        """
+        return self._ask("POST", f"{self.destination.dataset_url}/events", body)
+
+    def get(self, path: str, fields: str) -> Answer:
+        """Read a node's fields; `path` begins after the Graph version."""
+        destination = self.destination
+        url = f"{destination.base_url}/{destination.graph_version}/{path}"
+        return self._ask("GET", url, None, params={"fields": fields})
+
+    def dataset_faults(self, name: str) -> list[str]:
+        """Ask Meta for the dataset; return what is wrong, one sentence each.
+
+        `name` is what the sentences call the destination.
+        """
+        wanted = self.destination.dataset_id
+        try:
+            answer = self.get(wanted, "id,name,is_consolidated_container")
+        except NoAnswerError as error:
+            return [
+                f"{error} Check the network from here to {self.destination.base_url}."
+            ]
+        match read(answer, events=0):
+            case Stopped(sentence=sentence):
+                return [f"Meta says of {name}: {sentence}."]
+            case Refused(receipt=receipt):
+                return [f"Meta refuses to show the dataset (code {receipt.code})."]
+            case Accepted():
+                pass
+            case _ if answer.status != 200:
+                return [
+                    f"Meta does not answer properly just now (HTTP {answer.status})."
+                ]
+        try:
+            node = json.loads(answer.body)
+        except ValueError:
+            return ["The address answers, but not as the Graph API does."]
+        if not isinstance(node, dict) or str(node.get("id")) != wanted:
+            return ["The address answers, but not with the connection's dataset."]
+        return []
+
+    def _ask(
+        self,
+        method: str,
+        url: str,
+        body: bytes | None,
+        params: dict[str, str] | None = None,
+    ) -> Answer:
+        tracked = _TrackedBody(body) if body is not None else None
+        deadline = time.monotonic() + spec.REQUEST_DEADLINE_SECONDS
+        try:
+            with self.session.request(
+                method,
+                url,
+                params=params,
+                data=tracked,
+                allow_redirects=False,
+                stream=True,
+                timeout=(spec.CONNECT_TIMEOUT_SECONDS, spec.REQUEST_DEADLINE_SECONDS),
+                headers={"Content-Type": "application/json"} if tracked else None,
+            ) as response:
+                headers = dict(response.headers)
+                return Answer(response.status_code, headers, _read(response, deadline))
+        except (requests.RequestException, OSError, _TooMuchError) as error:
+            # Its text may hold the URL, the proxy, or a piece of the answer: the class
+            # name says enough.
+            kind = type(error).__name__
+        left = tracked is None or tracked.left
+        raise NoAnswerError(
+            f"No whole answer came from {urlsplit(url).hostname or 'the address'} "
+            f"({kind}); {'the body had left' if left else 'the body had not left'}.",
+            body_left=left,
+        )
+
+
+class _TooMuchError(Exception):
+    """The answer is too long, or takes too long."""
+
+
+class _TrackedBody:
+    """A request's body that knows whether its last byte was handed to the socket."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = memoryview(body)
+        self._at = 0
+        self.left = False
+
+    def __len__(self) -> int:
+        return len(self._body)
+
+    def read(self, size: int = -1) -> bytes:
+        """Hand out the next piece."""
+        whole = len(self._body)
+        end = whole if size < 0 else min(self._at + size, whole)
+        piece = self._body[self._at : end]
+        self._at = end
+        self.left = self._at == whole
+        return piece.tobytes()
+
+
+def _read(response: requests.Response, deadline: float) -> bytes:
+    pieces, size = [], 0
+    for piece in response.iter_content(65_536):
+        pieces.append(piece)
+        size += len(piece)
+        if size > _MOST_ANSWER_BYTES or time.monotonic() > deadline:
+            raise _TooMuchError
+    return b"".join(pieces)
