@@ -251,29 +251,30 @@ class Ledger:
             self.attempt(step)
 
     def close_validation(
-        self, validation_id: int, *, rows: int, quarantined: int, passed: bool,
-        seconds: float, results: Sequence[Mapping[str, Any]],
+        self, validation_id: int, *, result: Mapping[str, Any], passed: bool,
+        results: Sequence[Mapping[str, Any]],
     ) -> None:  # fmt: skip
         """Record the gate's verdict and each expectation's outcome."""
+        values = {
+            "validation_id": validation_id,
+            "rows": result["rows"],
+            "quarantined": result["quarantined"],
+            "seconds": result["seconds"],
+            "passed": passed,
+            "result": Jsonb(dict(result)),
+        }
 
         def step(cursor: psycopg.Cursor[dict[str, Any]]) -> None:
-            for position, result in enumerate(results):
-                cursor.execute(
-                    _SQL["add_validation_result"],
-                    {"validation_id": validation_id, "position": position, **result},
-                )
-            cursor.execute(
-                _SQL["close_validation"],
-                {
-                    "validation_id": validation_id,
-                    "rows": rows,
-                    "quarantined": quarantined,
-                    "passed": passed,
-                    "seconds": seconds,
-                },
-            )
+            for position, each in enumerate(results):
+                row = {"validation_id": validation_id, "position": position, **each}
+                cursor.execute(_SQL["add_validation_result"], row)
+            cursor.execute(_SQL["close_validation"], values)
 
         self.attempt(step)
+
+    def latest_validations(self, limit: int) -> list[dict[str, Any]]:
+        """Return the latest gates' results, newest first."""
+        return [row["result"] for row in self.run("latest_validations", limit=limit)]
 
     # --- tending --------------------------------------------------------------------
 

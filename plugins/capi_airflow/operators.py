@@ -4,12 +4,11 @@ the core and returns counts: never a row, never a value of one.
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -43,6 +42,7 @@ __all__ = [
     "ReportOperator", "ValidateOperator", "tell_rescue", "tell_tally", "told_plainly",
 ]  # fmt: skip
 
+_SHOWN_VALIDATIONS: Final = 200
 # Trying again cannot help: a person has to change something first.
 _FINAL: Final = (ConfigurationError, FeedError, GateError, ReconciliationError, StoppedError)
 
@@ -190,11 +190,11 @@ class ValidateOperator(FeedOperator):
         )  # fmt: skip
         faults = verdict(result, stage.feed)
         stage.ledger.close_validation(
-            number, rows=result.rows, quarantined=result.quarantined, passed=not faults,
-            seconds=result.seconds, results=[_row_of(each) for each in result.expectations],
+            number, result=result.to_json(), passed=not faults,
+            results=[_row_of(each) for each in result.expectations],
         )  # fmt: skip
         self._tell(result)
-        _write_data_docs(result, faults, self.log)
+        _publish(stage, self.log)
         if faults:
             raise GateError(
                 "The quality gate stopped the run; nothing was sent.\n" + "\n".join(faults)
@@ -232,12 +232,12 @@ def _row_of(outcome: Any) -> dict[str, Any]:
     }
 
 
-def _write_data_docs(result: Any, faults: list[str], log: logging.Logger) -> None:
-    from meta_capi.data_docs import write
+def _publish(stage: Stage, log: Any) -> None:
+    from meta_capi.data_docs import publish
 
     folder = Path(os.environ.get("META_CAPI_DATA_DOCS") or home().parent / "data_docs")
     try:
-        page = write(folder, result.to_json(), faults)
+        page = publish(stage.ledger.latest_validations(_SHOWN_VALIDATIONS), folder)
     except OSError as error:
         # The gate's verdict stands in the ledger; a page is a convenience.
         log.warning("Data Docs were not written (%s).", type(error).__name__)
@@ -296,11 +296,9 @@ class DeliverOperator(FeedOperator):
 
 
 def _plain(tally: Tally) -> dict[str, Any]:
-    """Return the tally as plain counts, for XCom."""
-    return {
-        name: dict(value) if isinstance(value, Mapping) else value
-        for name, value in asdict(tally).items()
-    }
+    """Return the tally as plain counts, for XCom. (`asdict` takes counters apart wrongly.)"""
+    found = {each.name: getattr(tally, each.name) for each in fields(tally)}
+    return {k: dict(v) if isinstance(v, Mapping) else v for k, v in found.items()}
 
 
 def tell_rescue(log: Any, stage: Stage) -> None:

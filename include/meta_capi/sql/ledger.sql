@@ -55,8 +55,15 @@ with run as (
 )
 update capi.validations
 set rows = %(rows)s, quarantined = %(quarantined)s, passed = %(passed)s,
-    seconds = %(seconds)s
+    seconds = %(seconds)s, result = %(result)s
 where validation_id = %(validation_id)s;
+
+-- name: latest_validations
+-- What Data Docs are built from.
+select result from capi.validations
+where result is not null
+order by validation_id desc
+limit %(limit)s;
 
 -- name: add_validation_result
 -- One expectation's outcome: counts, never values.

@@ -155,6 +155,7 @@ create table capi.validations (
     quarantined bigint,
     passed boolean,
     seconds real,
+    result jsonb,               -- counts and codes, from which Data Docs are built
     validated_at timestamptz not null default capi.clock()
 );
 
