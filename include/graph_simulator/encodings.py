@@ -11,7 +11,7 @@ import gzip
 import json
 from collections.abc import Mapping
 from email import message_from_bytes
-from email.message import Message
+from email.policy import HTTP
 from typing import Final, NoReturn
 from urllib.parse import parse_qsl
 
@@ -89,14 +89,11 @@ def _from_form(fields: Mapping[str, str]) -> dict[str, object]:
 
 def _multipart(body: bytes, content_type: str) -> dict[str, object]:
     head = b"Content-Type: " + content_type.encode("latin-1") + b"\r\n\r\n"
-    message = message_from_bytes(head + body)
-    parts = message.get_payload()
-    if not isinstance(parts, list):
-        raise _unreadable("The multipart body has no boundary.")
+    message = message_from_bytes(head + body, policy=HTTP)
+    if not message.is_multipart():
+        raise _unreadable("The multipart body has no parts.")
     fields: dict[str, str] = {}
-    for part in parts:
-        if not isinstance(part, Message):
-            raise _unreadable("The multipart body has a part without a head.")
+    for part in message.iter_parts():
         name = part.get_param("name", header="content-disposition")
         content = part.get_payload(decode=True)
         if isinstance(name, str) and isinstance(content, bytes):

@@ -23,11 +23,11 @@ class FaultKind(StrEnum):
 
     HANG_UP_BEFORE_READING = "hang_up_before_reading"  # reset after the head
     HANG_UP_MID_BODY = "hang_up_mid_body"  # reset after `after_bytes` of the body
-    NEVER_READ = "never_read"  # the body is left in the socket for `seconds`
+    NEVER_READ = "never_read"  # as `hang`, with the body left in the socket
     EARLY_STATUS = "early_status"  # `status` before the body, then hang up
 
     HANG_UP_AFTER_READING = "hang_up_after_reading"  # reset instead of an answer
-    HANG = "hang"  # no answer for `seconds`, then reset
+    HANG = "hang"  # no answer for `seconds` (0: ever), then reset
     STATUS = "status"  # `status` with Meta's words for it
     HTML = "html"  # `status` with a page
     EMPTY_BODY = "empty_body"
@@ -78,6 +78,10 @@ _REFUSALS: Final[Mapping[FaultKind, tuple[int, int | None, int, str, bool]]] = {
     FaultKind.DATASET: (100, 33, 400, "Unsupported request", False),
     FaultKind.REFUSE_IF: (100, 2804019, 400, "Invalid parameter", False),
 }
+_WHOLE_NUMBERS: Final = frozenset({
+    "count", "seed", "nth", "status", "code", "subcode", "off_by", "after_bytes",
+    "size",
+})  # fmt: skip
 _STATUSES: Final[Mapping[FaultKind, int]] = {
     FaultKind.EARLY_STATUS: 413,
     FaultKind.STATUS: 500,
@@ -136,11 +140,14 @@ class Fault:
         """Read what was posted to `/_simulator/faults`.
 
         Raises:
-            ValueError: a member is unknown, or the kind is missing or unknown.
+            ValueError: a member is unknown or mistyped, or there is no such kind.
         """
         unknown = members.keys() - {known.name for known in fields(cls)}
         if unknown:
             raise ValueError(f"A fault has no {', '.join(sorted(unknown))}.")
+        for name in _WHOLE_NUMBERS & members.keys():
+            if not isinstance(members[name], int | None):
+                raise ValueError(f"{name} must be a whole number.")
         given = dict(members)
         given["kind"] = FaultKind(given.get("kind", ""))
         if "event_ids" in given:

@@ -9,10 +9,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from graph_simulator.records import Arrival, Receipt, Row
+
+_RESET: Final = b'{"reset":true}\n'
 
 
 class Journal:
@@ -38,19 +41,16 @@ class Journal:
 
     def write_reset(self) -> None:
         """Append that everything before was forgotten."""
-        self._append({"reset": True})
+        self._append(_RESET)
 
     def read(self) -> Iterator[dict[str, Any]]:
         """Yield the lines since the last reset, oldest first."""
-        lines: list[dict[str, Any]] = []
-        with self._path.open(encoding="utf-8") as file:
-            for line in file:
-                entry = json.loads(line)
-                if "reset" in entry:
-                    lines.clear()
-                else:
-                    lines.append(entry)
-        yield from lines
+        with self._path.open("rb") as file:
+            resets = (n for n, line in enumerate(file) if line == _RESET)
+            last_reset = max(resets, default=-1)
+            file.seek(0)
+            for line in islice(file, last_reset + 1, None):
+                yield json.loads(line)
 
     def close(self) -> None:
         """Close the file; nothing is buffered."""
@@ -66,20 +66,18 @@ class Journal:
             os.truncate(self._path, whole)
 
     def _write(self, dataset: str, receipt: Receipt, **what: object) -> None:
-        self._append(
-            {
-                "dataset": dataset,
-                "at": receipt.at,
-                "request": receipt.request,
-                "processed": receipt.processed,
-                "fault": receipt.fault,
-                "code": receipt.code,
-                **what,
-            }
-        )
+        entry = {
+            "dataset": dataset,
+            "at": receipt.at,
+            "request": receipt.request,
+            "processed": receipt.processed,
+            "fault": receipt.fault,
+            "code": receipt.code,
+            **what,
+        }
+        self._append(json.dumps(entry, separators=(",", ":")).encode() + b"\n")
 
-    def _append(self, entry: dict[str, object]) -> None:
-        # One write a line: two processes on one file do not tear each other's lines.
-        line = memoryview(json.dumps(entry, separators=(",", ":")).encode() + b"\n")
-        while line:
-            line = line[os.write(self._file, line) :]
+    def _append(self, line: bytes) -> None:
+        left = memoryview(line)
+        while left:
+            left = left[os.write(self._file, left) :]

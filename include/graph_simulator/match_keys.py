@@ -107,7 +107,6 @@ def user_data_refusal(
     # The empty set lies inside each of them: no customer parameters at all.
     if present <= _WEAK and any(present <= broad for broad in _TOO_BROAD):
         return invalid(Subcode.MATCH_KEYS, "user_data")
-    # What is left is plain by design: six or eight events in ten have none of it.
     for key in sorted(present - _MUST_BE_DIGESTS):
         refusal = _plain_refusal(key, user_data[key], now, switches, notes)
         if refusal is not None:

@@ -6,6 +6,7 @@ import gzip
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from math import inf
 from typing import Any, Final, Protocol
 
 from graph_simulator import answers
@@ -34,7 +35,7 @@ def strike_early(fault: Fault, wire: Wire, body: Readable) -> None:
             body.read(fault.after_bytes)
             wire.reset()
         case FaultKind.NEVER_READ:
-            wire.wait(fault.seconds)
+            wire.wait(fault.seconds or inf)
             wire.reset()
         case FaultKind.EARLY_STATUS:
             wire.send(_adorned(answers.page(fault.http_status), fault))
@@ -72,7 +73,7 @@ def _replace_answer(fault: Fault, wire: Wire, graph: Graph) -> int:
             wire.reset()
             return 0
         case FaultKind.HANG:
-            wire.wait(fault.seconds)
+            wire.wait(fault.seconds or inf)
             wire.reset()
             return 0
         case FaultKind.FLOOD:

@@ -10,11 +10,14 @@ import logging
 import re
 import socket
 import socketserver
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from traceback import extract_tb
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -182,14 +185,19 @@ class _Server(ThreadingHTTPServer):
         """Wake every thread that waits for a client."""
         with self._lock:
             for connection in self._connections:
-                try:
+                with suppress(OSError):  # the client was faster
                     connection.shutdown(socket.SHUT_RDWR)
-                except OSError:
-                    continue  # the client was faster
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        # Clients that hang up are daily bread here; a fault of ours is not.
-        _log.exception("A request could not be answered.")
+        # A fault of ours. Its message might quote the request, so it is left out.
+        kind, _, trace = sys.exc_info()
+        frame = extract_tb(trace)[-1]
+        _log.error(
+            "A request could not be answered: %s in %s, line %s.",
+            kind.__name__ if kind else "fault",
+            Path(frame.filename).name,
+            frame.lineno,
+        )
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -249,8 +257,9 @@ class _Handler(BaseHTTPRequestHandler):
             accept_gzip=graph.switches.accept_gzip,
         )
         event_ids = request.event_ids if visit.looks_inside() else ()
+        # A client that goes meanwhile takes nothing back: the body had left it.
         self._wire.wait(visit.delay(event_ids))
-        if not self._wire.open:
+        if self.server.stopping.is_set():
             return
         fault = visit.late(event_ids)
         status = sabotage.respond(fault, self._wire, graph, request, visit)

@@ -194,7 +194,9 @@ class Store:
 
     def all_counts(self) -> Mapping[str, Counts]:
         """Return the numbers of every dataset that anything arrived for."""
-        return {dataset: self.counts(dataset) for dataset in list(self._datasets)}
+        with self._lock:
+            datasets = list(self._datasets)
+        return {dataset: self.counts(dataset) for dataset in datasets}
 
     def arrived(
         self, dataset: str | None = None, event_name: str | None = None
@@ -220,7 +222,8 @@ class Store:
     def events(self, dataset: str) -> list[dict[str, Any]]:
         """Return the events Meta took, whole; only with `keep_events`."""
         with self._lock:
-            return list(self._datasets[dataset].events)
+            held = self._datasets.get(dataset)
+            return list(held.events) if held else []
 
     def key_sets(self, dataset: str) -> Mapping[Lane, Counter[str]]:
         """Return how often each set of user_data keys came, by lane."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import select
 import socket
 import struct
 import threading
@@ -73,10 +72,12 @@ class Wire:
             self.open = False
 
     def _gone(self) -> bool:
-        poll = select.poll()
-        poll.register(self._socket, select.POLLIN | select.POLLRDHUP)
-        events = dict(poll.poll(0)).get(self._socket.fileno(), 0)
-        return bool(events & (select.POLLRDHUP | select.POLLHUP | select.POLLERR))
+        try:
+            return not self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
 
 
 def head(answer: Answer, framing: str) -> bytes:

@@ -123,6 +123,9 @@ class TestOrder:
     def test_the_path_comes_before_the_method(self, sim: Simulator) -> None:
         assert call(sim, "GET", f"/{DATASET}/events").refusal == (2500, None)
 
+    def test_a_malformed_id_comes_before_the_token(self, sim: Simulator) -> None:
+        assert call(sim, "POST", "/v26.0/me/events").refusal == (100, 33)
+
     @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
     def test_the_method_comes_before_the_token(
         self, sim: Simulator, method: str

@@ -76,10 +76,12 @@ def test_e4_multipart_as_curl_sends_it(sim: Simulator) -> None:
     parts = [
         f"--xyz\r\nContent-Disposition: form-data; name={name}\r\n\r\n{value}\r\n"
         for name, value in (
+            ('"other"; filename="x"', "ignored"),
             ('"data"', json.dumps(EVENTS)),
             ('"access_token"', TOKEN),
         )
     ]
+    parts.append("--xyz\r\n\r\na part without a name\r\n")
     body = ("".join(parts) + "--xyz--\r\n").encode()
     assert_taken(sim, post(sim, body, 'multipart/form-data; boundary="xyz"'))
 

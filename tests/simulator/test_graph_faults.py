@@ -7,6 +7,7 @@ import gzip
 import http.client
 import json
 import socket
+import struct
 import threading
 import time
 from typing import Any
@@ -84,13 +85,23 @@ class TestHangingUp:
 
     @BOTH
     def test_no_answer_at_all(self, sim: Simulator, processed: bool) -> None:
-        sim.faults.add(Fault(kind=FaultKind.HANG, seconds=60, processed=processed))
+        sim.faults.add(Fault(kind=FaultKind.HANG, processed=processed))
         connection = raw(sim)
         assert_kept(sim, FaultKind.HANG, processed)
         connection.settimeout(0.1)
         with pytest.raises(TimeoutError):
             connection.recv(1)
         connection.close()
+
+    def test_a_hang_ends_when_the_client_breaks_off(self, sim: Simulator) -> None:
+        sim.faults.add(Fault(kind=FaultKind.HANG))
+        before = threading.active_count()
+        connection = raw(sim)
+        assert_kept(sim, FaultKind.HANG, processed=False)
+        linger = struct.pack("ii", 1, 0)  # close() sends a reset
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        connection.close()
+        assert eventually(lambda: threading.active_count() <= before)
 
     def test_a_hang_ends_when_its_time_is_over(self, sim: Simulator) -> None:
         with pytest.raises(ConnectionResetError):
@@ -125,9 +136,19 @@ class TestHangingUp:
             exchange(connection, "POST", f"/v26.0/{DATASET}/events", body, head)
         assert sim.counts(DATASET).received == 1
 
+    def test_a_stop_ends_a_delay_without_an_answer(self) -> None:
+        with Simulator() as sim:
+            sim.faults.add(Fault(kind=FaultKind.DELAY, seconds=600))
+            connection = raw(sim)
+            time.sleep(0.05)
+        with contextlib.suppress(ConnectionResetError):  # as good an end
+            assert connection.recv(1) == b""
+        connection.close()
+        assert sim.counts(DATASET).arrived == 0
+
     def test_a_stop_wakes_whoever_waits(self) -> None:
         with Simulator() as sim:
-            sim.faults.add(Fault(kind=FaultKind.HANG, seconds=600))
+            sim.faults.add(Fault(kind=FaultKind.HANG))
             connection = raw(sim)
             assert eventually(lambda: sim.counts(DATASET).arrived == 2)
         with contextlib.suppress(ConnectionResetError):  # as good an end
@@ -165,6 +186,11 @@ class TestReplacedAnswers:
         reply = shaken(sim, FaultKind.EMPTY_BODY, processed=processed)
         assert (reply.status, reply.body) == (200, b"")
         assert_kept(sim, FaultKind.EMPTY_BODY, processed)
+
+    def test_an_edge_that_is_read_can_fail_as_well(self, sim: Simulator) -> None:
+        sim.faults.add(Fault(kind=FaultKind.HTML, status=502, edge="debug_token"))
+        assert call(sim, "GET", "/v26.0/debug_token").status == 502
+        assert sim.stats()["requests"] == 0
 
     @pytest.mark.parametrize("status", [301, 302, 307, 308])
     def test_a_redirect(self, sim: Simulator, status: int) -> None:
@@ -363,6 +389,13 @@ class TestSpoiltAnswers:
         began = time.monotonic()
         assert shaken(sim, FaultKind.DELAY, seconds=0.1).status == 200
         assert time.monotonic() - began >= 0.1
+
+    def test_a_client_that_goes_meanwhile_takes_nothing_back(
+        self, sim: Simulator
+    ) -> None:
+        sim.faults.add(Fault(kind=FaultKind.DELAY, seconds=60))
+        raw(sim).close()
+        assert eventually(lambda: sim.counts(DATASET).processed == 2)
 
     def test_a_delay_goes_together_with_another_fault(self, sim: Simulator) -> None:
         sim.faults.add(Fault(kind=FaultKind.DELAY, seconds=0.1))

@@ -126,7 +126,12 @@ class TestShape:
     def test_an_unknown_member_is_noted_and_taken(self) -> None:
         notes: Counter[str] = Counter()
         assert judge(offline_purchase(colour="red"), notes=notes) is None
-        assert notes["unknown event parameter"] == 1
+        assert notes == {"unknown event parameter": 1}
+
+    def test_a_missing_event_id_is_noted_and_taken(self) -> None:
+        notes: Counter[str] = Counter()
+        assert judge(without(offline_purchase(), "event_id"), notes=notes) is None
+        assert notes == {"event without event_id": 1}
 
 
 class TestWindow:
@@ -438,6 +443,11 @@ class TestCustomData:
         event = offline_purchase()
         event["custom_data"][key] = value
         assert verdict(event) == PARAMETER
+
+    def test_null_contents_are_none(self) -> None:
+        event = offline_purchase()
+        event["custom_data"]["contents"] = None
+        assert verdict(event) is None
 
     def test_custom_properties_are_taken(self) -> None:
         event = offline_purchase()

@@ -114,6 +114,9 @@ class TestConnections:
             exchange(connection, "GET", "/_simulator/health")
         connection.close()
 
+    def test_its_address_is_a_base_url(self, sim: Simulator) -> None:
+        assert sim.url == f"http://127.0.0.1:{sim.port}"
+
     def test_a_simulator_that_never_started_can_be_stopped(self) -> None:
         Simulator().stop()
 
@@ -153,6 +156,19 @@ class TestSilence:
             assert b"400" in connection.recv(1_000)
         out, err = capfd.readouterr()
         assert "canary" not in caplog.text + out + err
+
+    def test_a_fault_of_ours_is_told_without_the_request(
+        self, sim: Simulator, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        impossible: Any = "canary"
+        sim.faults.add(Fault(kind=FaultKind.RECEIVED_OFF_BY, off_by=impossible))
+        with pytest.raises((ConnectionError, http.client.HTTPException)):
+            send(sim, *purchases(1))
+        [line] = caplog.messages
+        assert line.startswith(
+            "A request could not be answered: TypeError in sabotage.py, line "
+        )
+        assert "canary" not in caplog.text
 
     def test_a_token_is_not_shown(self) -> None:
         assert TOKEN not in repr(graph_simulator.Token(value=TOKEN))
@@ -198,11 +214,12 @@ class TestOperator:
             {"kind": "earthquake"},
             {"kind": "status", "colour": "red"},
             {"kind": "refuse_if"},
+            {"kind": "status", "count": "2"},
             [{"kind": "status"}, {"kind": "x"}],
             "status",
             3,
         ],
-        ids=range(7),
+        ids=range(8),
     )
     def test_what_is_no_fault_arms_nothing(
         self, sim: Simulator, posted: object
@@ -267,6 +284,10 @@ class TestOperator:
             "faults": {},
             "notes": {},
         }
+
+    def test_a_question_of_absurd_length_is_turned_away(self, sim: Simulator) -> None:
+        head = {"Content-Length": "99999999999"}
+        assert call(sim, "POST", "/_simulator/faults", b"", head).status == 413
 
     def test_other_pages_do_not_exist(self, sim: Simulator) -> None:
         assert self.ask(sim, "GET", "secrets").status == 404
