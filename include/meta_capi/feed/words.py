@@ -1,0 +1,94 @@
+"""The words a feed is written with: names, durations, days, schedules.
+
+Each refuses what it is not with a sentence that says what to write instead.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import date, datetime, timedelta
+from typing import Annotated, Final
+from zoneinfo import available_timezones
+
+from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
+
+__all__ = [
+    "ColumnName", "CountryCode", "Cron", "Day", "Duration", "EventName", "PropertyName",
+    "Scalar", "TableName", "Zone",
+]  # fmt: skip
+
+_DURATION: Final = re.compile(r"^(\d{1,6})\s*([smhd])$")
+_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+_CRON: Final = re.compile(r"^[\d*/,A-Za-z#-]+( +[\d*/,A-Za-z#?-]+){4}$")
+
+
+def _duration(value: object) -> object:
+    if isinstance(value, str) and (match := _DURATION.match(value.strip())):
+        return timedelta(**{_UNITS[match[2]]: int(match[1])})
+    if isinstance(value, timedelta):
+        return value
+    raise ValueError("is not a duration; write a number and a unit, as 30m, 6h or 7d")
+
+
+def _zone(value: object) -> object:
+    if isinstance(value, str) and value in available_timezones():
+        return value
+    raise ValueError("is not a time zone; write a name as Europe/Zurich or UTC")
+
+
+def _day(value: object) -> object:
+    """Take a date; 20260131 alone would be read as seconds since 1970."""
+    if isinstance(value, date) and not isinstance(value, datetime):
+        return value
+    if isinstance(value, str):
+        try:
+            return datetime.strptime(value, "%Y-%m-%d").date()  # noqa: DTZ007  # a day
+        except ValueError:
+            pass
+    raise ValueError("is not a date; write it as 2026-01-31")
+
+
+def _cron(value: object) -> object:
+    if isinstance(value, str) and _CRON.match(value.strip()):
+        return value.strip()
+    raise ValueError(
+        "is not a cron expression; write five fields in quotes, as '5 * * * *' for "
+        "every hour"
+    )
+
+
+def _scalar(value: object) -> object:
+    if isinstance(value, str | bool | int):
+        return value
+    raise ValueError("is neither a text nor a whole number nor true or false")
+
+
+Duration = Annotated[
+    timedelta,
+    BeforeValidator(_duration),
+    PlainSerializer(lambda value: f"{int(value.total_seconds())}s", return_type=str),
+    WithJsonSchema(
+        {"type": "string", "pattern": _DURATION.pattern, "examples": ["30m", "6h"]}
+    ),
+]
+Zone = Annotated[
+    str,
+    BeforeValidator(_zone),
+    WithJsonSchema({"type": "string", "examples": ["UTC", "Europe/Zurich"]}),
+]
+Day = Annotated[date, BeforeValidator(_day)]
+Cron = Annotated[
+    str,
+    BeforeValidator(_cron),
+    WithJsonSchema({"type": "string", "pattern": _CRON.pattern}),
+]
+Scalar = Annotated[str | bool | int, BeforeValidator(_scalar)]
+
+# An identifier of the warehouse. Quoted by the dialect when used; this bound keeps
+# anything that is not a name out of SQL in the first place.
+_NAME: Final = r"[A-Za-z_][A-Za-z0-9_$]{0,62}"
+ColumnName = Annotated[str, Field(pattern=rf"^{_NAME}$")]
+TableName = Annotated[str, Field(pattern=rf"^(?:{_NAME}\.){{0,2}}{_NAME}$")]
+CountryCode = Annotated[str, Field(pattern=r"^[A-Z]{2}$")]
+EventName = Annotated[str, Field(min_length=1, max_length=50)]
+PropertyName = Annotated[str, Field(pattern=r"^[A-Za-z]\w{0,49}$")]
