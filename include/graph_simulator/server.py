@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from traceback import extract_tb
@@ -45,6 +46,7 @@ class Simulator:
 
     Without `tokens` every well-shaped token is good; without `datasets` every
     well-shaped id exists. `now` returns Unix seconds and decides windows only.
+    `profile` goes before the one in `switches`.
     """
 
     def __init__(
@@ -52,7 +54,7 @@ class Simulator:
         *,
         host: str = "127.0.0.1",
         port: int = 0,
-        profile: Profile = Profile.DOCUMENTED,
+        profile: Profile | None = None,
         switches: Switches | None = None,
         tokens: Iterable[Token | str] = (),
         datasets: Iterable[str] = (),
@@ -60,7 +62,9 @@ class Simulator:
         keep_events: bool = False,
         now: Callable[[], float] = time.time,
     ) -> None:
-        switches = switches or Switches(profile=profile)
+        switches = switches or Switches()
+        if profile is not None:
+            switches = replace(switches, profile=profile)
         self.faults = Faults()
         self._server = _Server((host, port), _Handler, bind_and_activate=False)
         self._server.bind()

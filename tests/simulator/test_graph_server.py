@@ -30,7 +30,14 @@ from simulator_client import (
 )
 
 import graph_simulator
-from graph_simulator import Fault, FaultKind, Simulator, admin
+from graph_simulator import (
+    Fault,
+    FaultKind,
+    Profile,
+    Simulator,
+    Switches,
+    admin,
+)
 from graph_simulator.faults import Faults
 
 PACKAGE = Path(graph_simulator.__file__).parent
@@ -116,6 +123,13 @@ class TestConnections:
 
     def test_its_address_is_a_base_url(self, sim: Simulator) -> None:
         assert sim.url == f"http://127.0.0.1:{sim.port}"
+
+    def test_a_profile_leaves_the_other_switches_as_they_are(self) -> None:
+        switches = Switches(strict_seven_days=True)
+        sim = Simulator(profile=Profile.OBSERVED, switches=switches)
+        sim.stop()
+        assert sim.graph.switches.profile is Profile.OBSERVED
+        assert sim.graph.switches.strict_seven_days
 
     def test_a_simulator_that_never_started_can_be_stopped(self) -> None:
         Simulator().stop()
