@@ -19,9 +19,11 @@ from phonenumbers import PhoneMetadata, PhoneNumber, PhoneNumberFormat, Validati
 
 __all__ = ["by_library", "international", "lacks_country"]
 
-# E.164 allows 15 digits; two more for a leading 00. Under 7 there is no full number.
+# E.164 allows 15 digits; dialling out of a country takes a few more (00, 0011). Under 7
+# there is no full number.
 _FEWEST: Final = 7
 _MOST: Final = 15
+_MOST_DIALLED: Final = 20
 # [choice] Digits without + and without a country are read as international only from
 # this length on, and only if valid: ten digits are as often a national number.
 _FEWEST_BARE: Final = 11
@@ -48,9 +50,7 @@ def international(text: str, region: str | None) -> str | None:
     """
     text = _clear(text)
     dialled, digits = _digits(text)
-    if not 0 < len(digits) <= _MOST + 2:
-        return None
-    if not _TRUNK_ZERO.search(text):
+    if digits and not _TRUNK_ZERO.search(text):
         quick = _by_digits(digits, region, dialled=dialled)
         if quick is not None:
             return quick
@@ -72,7 +72,10 @@ def by_library(text: str, region: str | None) -> str | None:
 
     Among several readings a valid one goes before one of merely possible length.
     """
-    readings = list(_readings(_clear(text), region))
+    text = _clear(text)
+    if len(_digits(text)[1]) > _MOST_DIALLED:
+        return None
+    readings = list(_readings(text, region))
     possible: str | None = None
     for number, reading_region, certain in readings:
         parsed = _parse(number, reading_region)
@@ -81,7 +84,7 @@ def by_library(text: str, region: str | None) -> str | None:
         e164 = phonenumbers.format_number(parsed, PhoneNumberFormat.E164)[1:]
         if not _FEWEST <= len(e164) <= _MOST:
             continue
-        if certain and possible is None and _has_possible_length(parsed):
+        if certain and possible is None and _is_possible(parsed, e164):
             possible = e164
             if len(readings) == 1:
                 break
@@ -110,9 +113,10 @@ def _parse(number: str, region: str | None) -> PhoneNumber | None:
         return None
 
 
-def _has_possible_length(number: PhoneNumber) -> bool:
+def _is_possible(number: PhoneNumber, e164: str) -> bool:
+    """Tell whether the length is right and no further prefix would be stripped."""
     reason = phonenumbers.is_possible_number_with_reason(number)
-    return bool(reason == ValidationResult.IS_POSSIBLE)
+    return reason == ValidationResult.IS_POSSIBLE and _parse(f"+{e164}", None) == number
 
 
 def _clear(text: str) -> str:
