@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
 import textwrap
@@ -550,6 +551,27 @@ class TestReading:
         assert "SQLSTATE 22P02" in str(caught.value)
         assert "canary" not in f"{caught.value!r}"
         assert caught.value.__suppress_context__
+
+    def test_rows_are_not_logged_even_at_debug(
+        self, database: Any, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """SQLAlchemy logs each row that it fetches, where its logger is at DEBUG."""
+        for logger in ("", "sqlalchemy", "sqlalchemy.engine"):
+            caplog.set_level(logging.DEBUG, logger)
+        engine = sa.create_engine(database.url, hide_parameters=True)
+        make_sales(engine)
+        add(engine, {"id": "a", "email": "jane.canary@example.com"})
+        (read,) = source(engine).read(DAY, Shard(), 10)
+        (again,) = source(engine).read_keys([("a",)], 10)
+        assert read.columns["email"] == again.columns["email"]
+        assert "canary" in read.columns["email"][0]
+        assert "canary" not in caplog.text
+        engine.dispose()
+
+    def test_an_engine_that_echoes_is_refused(self, database: Any) -> None:
+        engine = sa.create_engine(database.url, hide_parameters=True, echo=True)
+        with pytest.raises(ConfigurationError, match="without echo"):
+            source(engine).count(DAY, now=NOW)
 
     def test_a_broken_connection_is_a_sentence(
         self, engine: sa.Engine, database: Any
