@@ -74,7 +74,7 @@ def generate(
     """Yield every row of the sample with its table; nothing is dated `until` or later.
 
     Rows of one table come in long runs, each followed by its `sample_faults`. Scale 1
-    is 25,000 purchases, 6,500 calls, and 5,000 leads with 15,000 stages.
+    is 25,000 purchases, 6,500 calls, and 5,000 leads with 13,000 stages.
     """
     end = int(until.timestamp())
     makers = (
