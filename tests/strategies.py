@@ -82,3 +82,9 @@ database_values = st.one_of(
     st.integers(min_value=0).map(lambda n: 10**n if n < 6_000 else -(10**6_000)),
     st.just(object()), st.lists(st.text(), max_size=2),
 )  # fmt: skip
+
+_LARGEST = 10**15 - 1
+amounts = st.one_of(
+    st.integers(0, _LARGEST), st.floats(0, 1e14), st.decimals(0, _LARGEST)
+)  # fmt: skip
+"""Amounts of money as a database gives them, all usable."""

@@ -7,11 +7,11 @@ here keeps, shows or logs what came in.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import date
+from json.encoder import encode_basestring
 from typing import Final, NewType
 
 from meta_capi import normalise, spec
@@ -245,9 +245,8 @@ def fragment(key: str, values: tuple[str, ...]) -> str:
     match_key = KEYS[key]
     if match_key.is_integer:
         return f'"{key}":{values[0]}'
-    sent = values if match_key.takes_list else values[0]
-    text = json.dumps(sent, ensure_ascii=False, separators=(",", ":"))
-    return f'"{key}":{text}'
+    texts = ",".join(map(encode_basestring, values))
+    return f'"{key}":[{texts}]' if match_key.takes_list else f'"{key}":{texts}'
 
 
 # --- masks ----------------------------------------------------------------------------

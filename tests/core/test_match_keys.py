@@ -170,8 +170,9 @@ class TestSeveralValues:
         md5 = "d41d8cd98f00b204e9800998ecf8427e"
         assert read("em", f"x@y; {md5}", PLAIN) is Flaw.EM_NOT_AN_ADDRESS
 
-    def test_separators_alone_are_nothing(self) -> None:
+    def test_separators_and_invisible_characters_alone_are_nothing(self) -> None:
         assert read("em", " ; ,|", PLAIN) is None
+        assert read("em", "\u200b; \ufeff", PLAIN) is None
 
     def test_an_external_id_keeps_its_bar_and_comma(self) -> None:
         """ "auth0" alone would be one id for every customer."""

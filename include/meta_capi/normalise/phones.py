@@ -161,8 +161,6 @@ class _Plan:
 @cache
 def _plan(region: str) -> _Plan | None:
     """Return the region's plan, or None where only the library can read it."""
-    if region not in phonenumbers.SUPPORTED_REGIONS:
-        return None
     data = PhoneMetadata.metadata_for_region(region)
     general = data.general_desc if data else None
     if data is None or data.country_code is None or general is None:
