@@ -195,21 +195,15 @@ class _Gate:
         )
 
     def judge(self, rules: Sequence[Rule]) -> list[Status]:
-        """Return what became of each rule.
-
-        Great Expectations asks many in one statement, so one that the warehouse refuses
-        would spoil its neighbours: those that failed to answer are asked again alone.
-        """
+        """Return what became of each rule; one that breaks spoils no other."""
         expectations = [self._expectation(rule) for rule in rules]
         places = [n for n, rule in enumerate(rules) if rule.type != CUSTOM_SQL]
-        together = self._validate([expectations[place] for place in places])
-        found = dict(zip(places, together, strict=True))
-        for place, rule in enumerate(rules):
-            if rule.type == CUSTOM_SQL:
-                found[place] = self._validate_query(rule)
-            elif found[place] is Status.COULD_NOT_BE_CHECKED:
-                (found[place],) = self._validate([expectations[place]])
-        return [found[place] for place in range(len(rules))]
+        answers = self._validate([expectations[place] for place in places])
+        found = dict(zip(places, answers, strict=True))
+        return [
+            found[place] if place in found else self._validate_query(rule)
+            for place, rule in enumerate(rules)
+        ]
 
     def _validate_query(self, rule: Rule) -> Status:
         """Judge custom SQL by our own statement.
