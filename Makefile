@@ -19,7 +19,7 @@ PROGRAM := $(VENV)/python -m demo
 unexport PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE VIRTUAL_ENV
 unexport $(filter AIRFLOW_% _AIRFLOW_%,$(.VARIABLES))
 
-.PHONY: help setup demo down test test-fast check lock clean
+.PHONY: help setup demo down test test-fast check docs lock clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ check: setup  ## Lint, formatting, types, and the rules of the house
 	$(VENV)/ruff format --check .
 	$(VENV)/mypy
 	$(VENV)/python -m pytest -q tests/test_house_rules.py
+
+docs: setup  ## Write the generated pages anew (a test compares them)
+	$(VENV)/python tools/write_docs.py
 
 lock: setup  ## Pin every package anew, with hashes, from the two .in files
 	.boot/bin/uv pip compile --quiet --universal --python-version 3.11 --no-header \
