@@ -211,27 +211,33 @@ class Desk:
 
     # --- begin and settle -----------------------------------------------------------
 
-    def begin(self, batch: Batch, seq: int) -> None:
+    def begin(self, batch: Batch) -> int:
         """Write down that a request is about to leave; only then may it.
 
-        Raises LeaseLostError where the lease does not cover the request twice over.
-        """
-        values = {"batch_id": batch.batch_id, "worker_id": self.worker_id, "seq": seq}
+        Returns:
+            The request's number within the batch.
 
-        def step(cursor: psycopg.Cursor[dict[str, Any]]) -> bool:
+        Raises:
+            LeaseLostError: the lease does not cover the request twice over.
+        """
+        values = {"batch_id": batch.batch_id, "worker_id": self.worker_id}
+
+        def step(cursor: psycopg.Cursor[dict[str, Any]]) -> int | None:
             cursor.execute(
                 _SQL["begin_sending"], {**values, "cover_seconds": self._cover_seconds}
             )
-            if cursor.fetchone():
-                return True
-            cursor.execute(_SQL["is_sending"], values)
             row = cursor.fetchone()
-            return bool(row and row["exists"])
+            if row is None:
+                cursor.execute(_SQL["is_sending"], values)
+                row = cursor.fetchone()
+            return row["seq"] if row else None
 
-        if not self._ledger.attempt(step):
+        seq = self._ledger.attempt(step)
+        if seq is None:
             raise LeaseLostError(
                 f"Batch {batch.batch_id} is no longer this worker's to send. It stops here."
             )
+        return seq
 
     def settle(
         self, batch: Batch, seq: int, *, outcome: str, receipt: Receipt, batch_state: str,
@@ -306,7 +312,7 @@ class Desk:
                     "child_ids": numbers,
                     "events": [len(child) for child in children],
                     "bytes": [child.size for child in children],
-                    "source_keys": [event.source_key for event in batch.events],
+                    "source_keys": [e.source_key for child in children for e in child.events],
                     "key_batches": [child.batch_id for child in children for _ in child.events],
                 },
             )

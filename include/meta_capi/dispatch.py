@@ -46,6 +46,8 @@ Wait = Callable[[float], object]
 """Wait some seconds; may come back early when the worker is told to stop."""
 
 _REPORT_SECONDS: Final = 5.0
+# Single events asked about before a no to everything is believed.
+_PROBES: Final = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,6 +199,9 @@ class _Siblings:
         return self.accepted == self.parts - 1
 
 
+_Queue = deque[tuple[Batch, _Siblings | None]]
+
+
 class _Line:
     """The requests in flight, and what their answers lead to."""
 
@@ -291,8 +296,8 @@ class _Line:
 
         Breadth first, so that a no to everything shows after seven requests.
         """
-        queue: deque[tuple[Batch, _Siblings | None]] = deque([(root, None)])
-        refusals: list[tuple[int | None, int | None]] = []
+        queue: _Queue = deque([(root, None)])
+        refusals: list[Refused] = []
         used = 0
         while queue:
             batch, siblings = queue.popleft()
@@ -308,32 +313,40 @@ class _Line:
                     siblings.accepted += 1
                 if not isinstance(verdict, Refused) or len(batch) == 1:
                     continue
-                refusals.append((verdict.receipt.code, verdict.receipt.subcode))
-                if self._refuses_everything(root, refusals, used):
-                    self._stop_refused([batch, *(each for each, _ in queue)], verdict)
-                    return
+                refusals.append(verdict)
+                if used == len(refusals) == 7 and self._nothing_but(verdict, refusals):
+                    queue.appendleft((batch, None))
+                    queue = self._without_a_no_to_everything(queue, verdict)
+                    used += _PROBES
+                    continue
                 parts, reason = _parts(batch, verdict.blamed), verdict.reason
-            children = self._desk.split(batch, parts, reason)
-            self._probe("after_split")
-            with self._lock:
-                self._tally.splits += 1
+            children = self._split(batch, parts, reason)
             family = _Siblings(len(children))
             queue.extend((child, family) for child in children)
 
-    def _send(self, batch: Batch) -> Verdict | None:
+    def _split(
+        self, batch: Batch, parts: list[tuple[OwedEvent, ...]], reason: str
+    ) -> list[Batch]:
+        children = self._desk.split(batch, parts, reason)
+        self._probe("after_split")
+        with self._lock:
+            self._tally.splits += 1
+        return children
+
+    def _send(self, batch: Batch, *, blame: bool = True) -> Verdict | None:
         """Send one batch and settle the answer. None: it was given back unsent.
 
-        A refused batch of several events is left on the desk, to be split.
+        A refused batch of several events is left on the desk, to be split; so is a
+        single event that is not to be blamed yet.
         """
         body = self._envelope.wrap(batch.events)
-        tries = seq = 0
+        tries = throttles = 0
         while True:
             if self.halted:
                 return self._give_back(batch, self.halted)
             with self._gate:
                 pass
-            seq += 1
-            self._desk.begin(batch, seq)
+            seq = self._desk.begin(batch)
             self._probe("after_begin")
             verdict = self._ask(body, len(batch))
             self._probe("after_answer")
@@ -344,11 +357,12 @@ class _Line:
                 case Accepted():
                     return self._accepted(batch, seq, verdict)
                 case Refused():
-                    return self._refused(batch, seq, verdict)
+                    return self._refused(batch, seq, verdict, blame)
                 case Stopped():
                     return self._stopped(batch, seq, verdict)
                 case Throttled():
-                    self._throttled(batch, seq, verdict)
+                    throttles += 1
+                    self._throttled(batch, seq, verdict, throttles)
                 case NotSent() | Unknown():
                     tries += 1
                     if self._unanswered_for_good(batch, seq, verdict, tries):
@@ -376,8 +390,8 @@ class _Line:
             self._tally.settle(State.ACCEPTED, len(batch))
         return verdict
 
-    def _refused(self, batch: Batch, seq: int, verdict: Refused) -> Verdict:
-        alone = len(batch) == 1
+    def _refused(self, batch: Batch, seq: int, verdict: Refused, blame: bool) -> Verdict:
+        alone = len(batch) == 1 and blame
         self._desk.settle(
             batch, seq, outcome="refused", receipt=verdict.receipt,
             batch_state="refused" if alone else "claimed",
@@ -395,13 +409,13 @@ class _Line:
         self.fail(_stopped_error(verdict))
         return verdict
 
-    def _throttled(self, batch: Batch, seq: int, verdict: Throttled) -> None:
-        seconds = verdict.wait_seconds or min(60.0, self._patience.first_pause * 2**seq)
+    def _throttled(self, batch: Batch, seq: int, verdict: Throttled, times: int) -> None:
+        seconds = verdict.wait_seconds or min(60.0, self._patience.first_pause * 2**times)
         self._desk.settle(
             batch, seq, outcome="throttled", receipt=verdict.receipt, batch_state="claimed",
             delivery_state=None, wait_seconds=seconds,
         )  # fmt: skip
-        if seconds > self._patience.longest_wait or seq > 20:
+        if seconds > self._patience.longest_wait or times > 20:
             self.halt("throttled")
             return
         with self._gate:
@@ -469,31 +483,49 @@ class _Line:
 
     # --- a no to everything ---------------------------------------------------------------
 
-    def _refuses_everything(
-        self, root: Batch, refusals: list[tuple[int | None, int | None]], used: int
-    ) -> bool:
-        """Tell whether the batch, its halves and its quarters all met the same no.
-
-        Then no event is to blame, unless Meta has taken others from this worker.
-        """
+    def _nothing_but(self, verdict: Refused, refusals: list[Refused]) -> bool:
+        """Tell whether Meta has said nothing to this worker but this one no."""
         with self._lock:
             nothing_accepted = self._tally.accepted_now == 0
-        return (
-            len(root) >= 8
-            and used == len(refusals) == 7
-            and len(set(refusals)) == 1
-            and nothing_accepted
-        )
+        return nothing_accepted and {each.reason for each in refusals} == {verdict.reason}
 
-    def _stop_refused(self, batches: list[Batch], verdict: Refused) -> None:
-        self._count(self._desk.release(batches, reason="stopped"), "stopped")
+    def _without_a_no_to_everything(self, queue: _Queue, no: Refused) -> _Queue:
+        """Ask about single events from all over the batch before any event is blamed.
+
+        A batch, its halves and its quarters were refused alike. Either there is a guilty
+        event in every quarter, and some of the others are taken; or no event is to
+        blame, and Meta takes none: then the worker stops, and blames nobody.
+
+        Returns:
+            What is left to send; nothing after a stop.
+        """
+        left: _Queue = deque()
+        verdicts: list[Verdict | None] = []
+        refused: list[Batch] = []
+        for number, (batch, siblings) in enumerate(queue):
+            if number % 2 or len(verdicts) == _PROBES or len(batch) == 1:
+                left.append((batch, siblings))
+                continue
+            middle = len(batch) // 2
+            one = batch.events[middle : middle + 1]
+            others = batch.events[:middle] + batch.events[middle + 1 :]
+            probe, remainder = self._split(batch, [one, others], no.reason)
+            left.append((remainder, None))
+            verdicts.append(self._send(probe, blame=False))
+            if isinstance(verdicts[-1], Refused):
+                refused.append(probe)
+        left.extend((probe, None) for probe in refused)
+        if len(refused) < len(verdicts):
+            return left
+        self._count(self._desk.release([batch for batch, _ in left], reason="stopped"), "stopped")
         self.fail(
             StoppedError(
-                f"Meta refuses every part of a batch with {_codes(verdict.receipt)}, and has "
-                "accepted nothing from this worker. That is not one bad event: look at the "
-                "feed's mapping and at the dataset. All rows stay pending."
+                f"Meta refuses every part of a batch with {_codes(no.receipt)}, single events "
+                "too, and has accepted nothing from this worker. That is not one bad event: "
+                "look at the feed's mapping and at the dataset. All rows stay pending."
             )
         )
+        return deque()
 
 
 def _halves(events: tuple[OwedEvent, ...]) -> list[tuple[OwedEvent, ...]]:

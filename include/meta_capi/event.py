@@ -22,7 +22,7 @@ from zoneinfo import ZoneInfo
 from meta_capi import match_keys, moments, money, spec
 from meta_capi.feed import Amount, Feed, Flag, Moment, Text
 from meta_capi.lifecycle import State
-from meta_capi.normalise import Flaw, country, text_of
+from meta_capi.normalise import Flaw, country, state, text_of
 
 __all__ = ["Builder", "Built", "Columns", "event_id", "joined_key", "key_of", "split_key"]
 
@@ -530,8 +530,7 @@ class Builder:
             flagged = _matches(ldu.values)
             for place, row in enumerate(alive):
                 if flagged(columns[ldu.column][row]):
-                    state = _clean_text(columns[ldu.state][row]) if ldu.state else None
-                    number = spec.LDU_STATES.get((state or "").upper())
+                    number = _ldu_state(columns[ldu.state][row]) if ldu.state else None
                     if number is None:
                         built.flaws["ldu.state_unknown"] += 1
                     out[place] = _ldu(number)
@@ -556,12 +555,18 @@ def _prefix(name: str) -> str:
     return f'{{"event_name":{encode_basestring(name)},"event_time":'
 
 
-def _ldu(state: int | None) -> str:
-    country = spec.LDU_GEOLOCATE if state is None else spec.LDU_COUNTRY_USA
+def _ldu_state(raw: object) -> int | None:
+    text = _clean_text(raw)
+    code = state(text, "us") if text else None
+    return spec.LDU_STATES.get(code.upper()) if isinstance(code, str) else None
+
+
+def _ldu(number: int | None) -> str:
+    place = spec.LDU_GEOLOCATE if number is None else spec.LDU_COUNTRY_USA
     return (
         ',"data_processing_options":["LDU"]'
-        f',"data_processing_options_country":{country}'
-        f',"data_processing_options_state":{state or 0}'
+        f',"data_processing_options_country":{place}'
+        f',"data_processing_options_state":{number or 0}'
     )
 
 

@@ -280,7 +280,10 @@ with batch as (
     where b.batch_id = %(batch_id)s
         and b.worker_id = %(worker_id)s
         and b.state in ('claimed', 'sending')
-        and b.attempts = %(seq)s - 1
+        and not exists (
+            select from capi.attempts as a
+            where a.batch_id = b.batch_id and a.outcome = 'sending'
+        )
         and w.worker_id = b.worker_id
         and w.ended_at is null
         and w.lease_until > capi.clock() + make_interval(secs => %(cover_seconds)s)
@@ -292,12 +295,10 @@ returning seq;
 
 -- name: is_sending
 -- After a broken connection: was the intent written after all?
-select exists (
-    select from capi.attempts as a
-    join capi.batches as b using (batch_id)
-    where a.batch_id = %(batch_id)s and a.seq = %(seq)s and a.outcome = 'sending'
-        and b.worker_id = %(worker_id)s and b.state = 'sending'
-);
+select a.seq from capi.attempts as a
+join capi.batches as b using (batch_id)
+where a.batch_id = %(batch_id)s and a.outcome = 'sending'
+    and b.worker_id = %(worker_id)s and b.state = 'sending';
 
 -- name: settle
 -- c d e f i: the answer, the batch and its deliveries, in one step. A worker whose batch

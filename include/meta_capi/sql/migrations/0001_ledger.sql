@@ -253,7 +253,8 @@ create function capi.may_claim(
     select case delivery.state
         when 'pending' then coalesce(delivery.not_before <= capi.clock(), true)
         -- what this very gate has just put there stays there
-        when 'quarantined' then delivery.validation_id is distinct from validation
+        when 'quarantined' then validation is null
+            or delivery.validation_id is distinct from validation
         when 'withheld' then true
         when 'expired' then true
         -- refused once is refused again, unless the row was changed
