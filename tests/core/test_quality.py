@@ -388,13 +388,14 @@ class TestNothingPersonalGetsOut:
             most = max(most, cursor.rowcount)
 
         sa.event.listen(engine, "after_cursor_execute", watch)
-        gate.check(
+        result = gate.check(
             expect(UNIQUE, "key.duplicate", column="id"),
             expect(REGEX, None, "warning", column="email", regex="@"),
             expect(
                 SQL, None, "warning", unexpected_rows_query="select id from {batch}"
             ),
         )
+        assert [o.status for o in result.expectations] == ["passed", "failed", "failed"]
         assert most == 1
 
 
@@ -435,9 +436,9 @@ class TestUncheckable:
         )
         execute(
             engine,
-            "create function shop.amount_of(name text) returns numeric language plpgsql "
-            "as $$ begin raise '% has no amount', name using errcode = 'disk_full'; "
-            "end $$",
+            "create function shop.amount_of(name text) returns numeric "
+            "language plpgsql immutable as $$ begin "
+            "raise '% has no amount', name using errcode = 'disk_full'; end $$",
         )
         gate = Gate(
             engine, tmp_path, FEED.replace("table: shop.sales", "sql: sales.sql")
