@@ -1,0 +1,136 @@
+"""`migrate`, `check` and `feed`: is everything in its place, line by line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from meta_capi.cli.page import Page, number
+from meta_capi.cli.wiring import Wiring, read_feed
+from meta_capi.errors import CapiError, ConfigurationError, FeedError
+from meta_capi.feed import Feed, json_schema
+from meta_capi.suites import load_suite
+
+__all__ = ["check", "feed_check", "feed_schema", "migrate"]
+
+
+def migrate(wiring: Wiring, page: Page) -> int:
+    """Bring the ledger's schema up to date."""
+    try:
+        feeds = wiring.feeds()
+    except CapiError:
+        feeds = []  # a ledger can be made before there is any feed
+    made = wiring.ledger(*feeds).migrate()
+    for each in made:
+        page.line(f"made   {each}")
+    page.say("The ledger's schema is up to date." if made else "Nothing to do.")
+    return 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Checker:
+    """Writes a line for each thing looked at, and remembers what is wrong."""
+
+    wiring: Wiring
+    page: Page
+    faults: list[str]
+
+    def look(self, what: str, find: Callable[[Wiring, Feed], str], feed: Feed) -> None:
+        """Write what `find` says; each line of an error of ours is a fault."""
+        try:
+            self.page.item("OK", f"{what}: {find(self.wiring, feed)}")
+        except CapiError as error:
+            self.note(what, error)
+
+    def note(self, what: str, error: CapiError) -> None:
+        """Write down an error."""
+        for fault in str(error).splitlines():
+            self.page.item("FAULT", f"{what}: {fault}")
+            self.faults.append(fault)
+
+
+def check(wiring: Wiring, page: Page) -> int:
+    """Look at everything that a run of the feeds needs."""
+    checker = _Checker(wiring, page, [])
+    wanted = wiring.options.feed
+    feeds = list(_feeds(checker, [wanted] if wanted else wiring.feed_names()))
+    for name, feed in {each.connections.ledger: each for each in feeds}.items():
+        checker.look(f"ledger ({name})", _ledger, feed)
+    for name, feed in {each.connections.meta: each for each in feeds}.items():
+        checker.look(f"Meta ({name})", _meta, feed)
+    page.line()
+    if checker.faults:
+        page.say(f"{number(len(checker.faults), 'fault')} to mend before a run.")
+        return 1
+    page.say("All is well.")
+    return 0
+
+
+def _feeds(checker: _Checker, names: list[str]) -> Iterator[Feed]:
+    """Look at the feeds, their sources and their suites; yield those that are right."""
+    for name in names:
+        try:
+            feed = checker.wiring.feed(name)
+        except FeedError as error:
+            checker.note(f"feed {name}", error)
+            continue
+        columns = number(len(feed.columns), "column")
+        checker.page.item("OK", f"feed {name}: reads {columns}")
+        checker.look(f"source of {name}", _source, feed)
+        checker.look(f"suite of {name}", _suite, feed)
+        yield feed
+
+
+def _source(wiring: Wiring, feed: Feed) -> str:
+    source = wiring.source(feed)
+    if faults := source.faults():
+        raise ConfigurationError("\n".join(faults))
+    return f"{source.name} answers, with columns and types that fit"
+
+
+def _suite(wiring: Wiring, feed: Feed) -> str:
+    suite = load_suite(wiring.home / "expectations" / f"{feed.suite}.json", feed)
+    return number(len(suite.rules), "expectation")
+
+
+def _ledger(wiring: Wiring, feed: Feed) -> str:
+    if missing := wiring.ledger(feed).missing_migrations():
+        raise ConfigurationError(
+            f"its schema lacks {', '.join(missing)}; run `meta-capi migrate`."
+        )
+    return "answers, and its schema is up to date"
+
+
+def _meta(wiring: Wiring, feed: Feed) -> str:
+    line = wiring.line(feed)
+    destination = line.destination
+    name = f"dataset {destination.dataset_id}"
+    if faults := line.dataset_faults(name):
+        raise ConfigurationError("\n".join(faults))
+    return (
+        f"{name} answers on {destination.graph_version} ({destination.environment}), "
+        "and takes the token"
+    )
+
+
+def feed_check(wiring: Wiring, page: Page) -> int:
+    """Check one feed file; nothing else is looked at."""
+    path = Path(wiring.options.file)
+    try:
+        feed = read_feed(path)
+    except FeedError as error:
+        for fault in error.faults:
+            page.item("FAULT", fault)
+        return 1
+    page.item("OK", f"{path.name}: {feed.description}")
+    page.more(f"{feed.dag_id} reads {', '.join(feed.columns)}.")
+    return 0
+
+
+def feed_schema(wiring: Wiring, page: Page) -> int:
+    """Write the JSON schema of feed files."""
+    for line in json.dumps(json_schema(), indent=2, ensure_ascii=False).splitlines():
+        page.line(line)
+    return 0
