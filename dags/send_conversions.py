@@ -75,7 +75,9 @@ for name, faults in broken_feeds().items():
     with DAG(
         dag_id=f"send_{name}",
         description="The feed file is wrong; see the documentation of this DAG.",
-        doc_md="\n".join(["**The feed file is wrong:**", "", *(f"- `{f}`" for f in faults)]),
+        doc_md="\n".join(
+            ["**The feed file is wrong:**", "", *(f"- `{f}`" for f in faults)]
+        ),
         schedule=None,
         tags=["meta", "broken feed"],
     ):

@@ -50,7 +50,9 @@ def main() -> int:
         print(f"\ndemo: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\ndemo: interrupted. `make down` stops what has started.", file=sys.stderr)
+        print(
+            "\ndemo: interrupted. `make down` stops what has started.", file=sys.stderr
+        )
         return 130
     return 0
 
@@ -73,7 +75,9 @@ def up(folder: Path, options: argparse.Namespace) -> None:
     until = datetime.now(UTC).replace(microsecond=0)
     rows = load(postgres.dsn("warehouse"), until=until, scale=options.scale)
     until = _loaded_until(postgres.dsn("warehouse"))
-    tables = {name: count for name, count in rows.items() if not name.startswith("sample")}
+    tables = {
+        name: count for name, count in rows.items() if not name.startswith("sample")
+    }
     say("  " + ", ".join(f"{count:,} {name}" for name, count in tables.items()))
     engine = create_engine(postgres.url("warehouse"), hide_parameters=True)
     ledger = Ledger(engine)
@@ -87,9 +91,16 @@ def up(folder: Path, options: argparse.Namespace) -> None:
         {**os.environ, "PYTHONPATH": str(PROJECT / "include"), "META_CAPI_DEMO": str(folder)},
     )  # fmt: skip
     graph_url = f"http://127.0.0.1:{options.graph_port}"
-    wait_until(lambda: _answers(f"{graph_url}/_simulator/health"), "The local Graph API", 30, [graph])
+    wait_until(
+        lambda: _answers(f"{graph_url}/_simulator/health"),
+        "The local Graph API",
+        30,
+        [graph],
+    )
     _refuse_a_few(graph_url, postgres.dsn("warehouse"))
-    say(f"Local Graph API: {graph_url} (keeps Meta's rules; refuses {_REFUSED_ORDERS} orders of its own accord)")
+    say(
+        f"Local Graph API: {graph_url} (keeps Meta's rules; refuses {_REFUSED_ORDERS} orders of its own accord)"
+    )
 
     airflow = Airflow(
         project=PROJECT, folder=folder / "airflow", port=options.ui_port,
@@ -101,12 +112,20 @@ def up(folder: Path, options: argparse.Namespace) -> None:
     _connect(airflow, postgres, token, graph_url)
     feeds = list(load_all(PROJECT / "include" / "feeds").values())
     dag_ids = [feed.dag_id for feed in feeds]
-    wait_until(lambda: airflow.knows([*dag_ids, "tend_deliveries"]), "Reading the DAGs", 120, airflow.programs)
+    wait_until(
+        lambda: airflow.knows([*dag_ids, "tend_deliveries"]),
+        "Reading the DAGs",
+        120,
+        airflow.programs,
+    )
     if errors := airflow.import_errors():
         raise DemoError("Airflow could not read a DAG file:\n" + "\n".join(errors))
     say(f"Airflow: {airflow.url} is up, {len(dag_ids)} feeds")
 
-    interval = {"start": (until - timedelta(days=63)).isoformat(), "end": (until + timedelta(seconds=1)).isoformat()}
+    interval = {
+        "start": (until - timedelta(days=63)).isoformat(),
+        "end": (until + timedelta(seconds=1)).isoformat(),
+    }
     for dag_id in (*dag_ids, "tend_deliveries", "replay_deliveries"):
         airflow.unpause(dag_id)
     runs = {dag_id: airflow.trigger(dag_id, interval) for dag_id in dag_ids}
@@ -121,9 +140,13 @@ def up(folder: Path, options: argparse.Namespace) -> None:
     user, password = airflow.login
     print(f"\nAirflow   {airflow.url}   user {user}   password {password}")
     print(f"Data Docs {folder / 'data_docs' / 'index.html'}")
-    print(f"Done in {time.monotonic() - started:.0f} s. `make demo` again sends nothing twice; `make down` stops it.")
+    print(
+        f"Done in {time.monotonic() - started:.0f} s. `make demo` again sends nothing twice; `make down` stops it."
+    )
     if failed:
-        raise DemoError(f"{', '.join(failed)} did not succeed; see their logs at {airflow.url}.")
+        raise DemoError(
+            f"{', '.join(failed)} did not succeed; see their logs at {airflow.url}."
+        )
 
 
 def down(folder: Path) -> None:
@@ -135,15 +158,21 @@ def down(folder: Path) -> None:
     Program(_GRAPH, folder / "run").stop()
     Postgres(folder / "postgres", port=None).stop()
     if left := leftovers(folder):
-        raise DemoError(f"These processes did not end: {', '.join(map(str, left))}. Kill them.")
+        raise DemoError(
+            f"These processes did not end: {', '.join(map(str, left))}. Kill them."
+        )
     print("Stopped. `make demo` starts again where it was; `make clean` removes it.")
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="demo", description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = argparse.ArgumentParser(
+        prog="demo", description=__doc__.splitlines()[0] if __doc__ else ""
+    )
     parser.add_argument("command", choices=["up", "down"])
     parser.add_argument("--folder", type=Path, default=PROJECT / ".demo")
-    parser.add_argument("--scale", type=float, default=float(os.environ.get("DEMO_SCALE", "1")))
+    parser.add_argument(
+        "--scale", type=float, default=float(os.environ.get("DEMO_SCALE", "1"))
+    )
     for name, port in (("ui", 8080), ("graph", 8085), ("db", 5439)):
         given = int(os.environ.get(f"DEMO_{name.upper()}_PORT", port))
         parser.add_argument(f"--{name}-port", type=int, default=given)
@@ -175,7 +204,9 @@ def _teller(started: float) -> Callable[[str], None]:
 def _quietly(log: Path) -> Callable[[list[str], Mapping[str, str]], None]:
     def run(command: list[str], environment: Mapping[str, str]) -> None:
         with log.open("ab") as out:
-            done = subprocess.run(command, env=dict(environment), stdout=out, stderr=out, check=False)
+            done = subprocess.run(
+                command, env=dict(environment), stdout=out, stderr=out, check=False
+            )
         if done.returncode:
             end = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
             raise DemoError(f"{' '.join(command[2:])} failed; {log} ends with:\n{end}")
@@ -187,7 +218,9 @@ def _loaded_until(dsn: str) -> datetime:
     with psycopg.connect(dsn) as connection:
         row = connection.execute("select until from shop.sample_origin").fetchone()
     if row is None:
-        raise DemoError("The sample warehouse is half made; `make clean`, then `make demo`.")
+        raise DemoError(
+            "The sample warehouse is half made; `make clean`, then `make demo`."
+        )
     until: datetime = row[0]
     return until
 
@@ -224,7 +257,9 @@ def _refuse_a_few(graph_url: str, dsn: str) -> None:
         "subcode": 2804019,
     }
     requests.delete(f"{graph_url}/_simulator/faults", timeout=10).raise_for_status()
-    requests.post(f"{graph_url}/_simulator/faults", json=fault, timeout=10).raise_for_status()
+    requests.post(
+        f"{graph_url}/_simulator/faults", json=fault, timeout=10
+    ).raise_for_status()
 
 
 def _connect(airflow: Airflow, postgres: Postgres, token: str, graph_url: str) -> None:
@@ -239,7 +274,11 @@ def _connect(airflow: Airflow, postgres: Postgres, token: str, graph_url: str) -
     airflow.connection("capi_ledger", **database)
     extra = f'{{"dataset_id": "{DATASET}", "environment": "local", "partner_agent": "capi_airflow_demo"}}'
     airflow.connection(
-        "meta_capi_default", conn_type="meta_capi", host=graph_url, password=token, extra=extra
+        "meta_capi_default",
+        conn_type="meta_capi",
+        host=graph_url,
+        password=token,
+        extra=extra,
     )
     airflow.pool("meta_capi", 4)
 

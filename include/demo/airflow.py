@@ -34,7 +34,9 @@ class Airflow:
         database: SQLAlchemy URL of the metadata.
     """
 
-    def __init__(self, *, project: Path, folder: Path, port: int, database: str) -> None:
+    def __init__(
+        self, *, project: Path, folder: Path, port: int, database: str
+    ) -> None:
         self.folder = folder
         self.port = port
         self._project = project
@@ -55,7 +57,11 @@ class Airflow:
     def environment(self, base: Mapping[str, str]) -> dict[str, str]:
         """Return the environment of every Airflow program."""
         project, home = self._project, self.folder
-        kept = {k: v for k, v in base.items() if not k.startswith(("AIRFLOW", "_AIRFLOW", "PYTHON"))}
+        kept = {
+            k: v
+            for k, v in base.items()
+            if not k.startswith(("AIRFLOW", "_AIRFLOW", "PYTHON"))
+        }
         passwords = home / "passwords.json"
         return kept | {
             "AIRFLOW_HOME": str(home),
@@ -87,7 +93,11 @@ class Airflow:
             "AIRFLOW__SCHEDULER__ENABLE_HEALTH_CHECK": "False",
         }
 
-    def start(self, base: Mapping[str, str], run: Callable[[list[str], Mapping[str, str]], None]) -> None:
+    def start(
+        self,
+        base: Mapping[str, str],
+        run: Callable[[list[str], Mapping[str, str]], None],
+    ) -> None:
         """Bring the metadata up to date and start what does not run."""
         self.folder.mkdir(parents=True, exist_ok=True)
         user, password = self.login
@@ -115,16 +125,22 @@ class Airflow:
         except (requests.RequestException, ValueError):
             return False
         needed = ("metadatabase", "scheduler", "dag_processor")
-        return all((parts.get(part) or {}).get("status") == "healthy" for part in needed)
+        return all(
+            (parts.get(part) or {}).get("status") == "healthy" for part in needed
+        )
 
     # --- the REST API -----------------------------------------------------------------
 
-    def ask(self, method: str, path: str, body: Any = None, *, fine: tuple[int, ...] = ()) -> Any:
+    def ask(
+        self, method: str, path: str, body: Any = None, *, fine: tuple[int, ...] = ()
+    ) -> Any:
         """Call the REST API as the demo's user; DemoError on an unexpected status."""
         if not self._token:
             user, password = self.login
             answer = requests.post(
-                f"{self.url}/auth/token", json={"username": user, "password": password}, timeout=30
+                f"{self.url}/auth/token",
+                json={"username": user, "password": password},
+                timeout=30,
             )
             self._token = answer.json()["access_token"]
         answer = requests.request(
@@ -132,7 +148,9 @@ class Airflow:
             headers={"Authorization": f"Bearer {self._token}"},
         )  # fmt: skip
         if not answer.ok and answer.status_code not in fine:
-            raise DemoError(f"Airflow answered {answer.status_code} to {method} {path}.")
+            raise DemoError(
+                f"Airflow answered {answer.status_code} to {method} {path}."
+            )
         return answer.json() if answer.content else None
 
     def connection(self, conn_id: str, **values: Any) -> None:
@@ -144,7 +162,11 @@ class Airflow:
 
     def pool(self, name: str, slots: int) -> None:
         """Make a pool if it is not there."""
-        body = {"name": name, "slots": slots, "description": "Tasks that send to Meta at a time."}
+        body = {
+            "name": name,
+            "slots": slots,
+            "description": "Tasks that send to Meta at a time.",
+        }
         self.ask("POST", "/pools", body, fine=(409,))
 
     def knows(self, dag_ids: list[str]) -> bool:
@@ -163,19 +185,30 @@ class Airflow:
 
     def trigger(self, dag_id: str, conf: Mapping[str, Any]) -> str:
         """Start a run by hand; return its id."""
-        run = self.ask("POST", f"/dags/{dag_id}/dagRuns", {"logical_date": None, "conf": dict(conf)})
+        run = self.ask(
+            "POST",
+            f"/dags/{dag_id}/dagRuns",
+            {"logical_date": None, "conf": dict(conf)},
+        )
         return str(run["dag_run_id"])
 
-    def finish(self, dag_id: str, run_id: str, seconds: float, tell: Callable[[str], None]) -> str:
+    def finish(
+        self, dag_id: str, run_id: str, seconds: float, tell: Callable[[str], None]
+    ) -> str:
         """Follow a run to its end, telling each task's state as it changes."""
         end = time.monotonic() + seconds
         told: dict[str, str] = {}
         while True:
             tasks = self.ask("GET", f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances")
             for task in tasks["task_instances"]:
-                name = task["task_id"] + (f"[{task['map_index']}]" if task["map_index"] >= 0 else "")
+                name = task["task_id"] + (
+                    f"[{task['map_index']}]" if task["map_index"] >= 0 else ""
+                )
                 state = task["state"] or "none"
-                if state in ("success", "failed", "up_for_retry", "upstream_failed") and told.get(name) != state:
+                if (
+                    state in ("success", "failed", "up_for_retry", "upstream_failed")
+                    and told.get(name) != state
+                ):
                     told[name] = state
                     tell(f"{name} {state}")
             state = self.ask("GET", f"/dags/{dag_id}/dagRuns/{run_id}")["state"]
@@ -187,7 +220,9 @@ class Airflow:
                 )
             for program in self.programs:
                 if not program.running:
-                    raise DemoError(f"{program.name} ended by itself:\n{program.last_words()}")
+                    raise DemoError(
+                        f"{program.name} ended by itself:\n{program.last_words()}"
+                    )
             time.sleep(1)
 
     def _secret(self, name: str, size: int) -> str:

@@ -87,7 +87,9 @@ class Program:
             note = json.loads(self._note.read_text())
             process = psutil.Process(note["pid"])
             same = abs(process.create_time() - note["born"]) < 1
-            return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+            return (
+                process if same and process.status() != psutil.STATUS_ZOMBIE else None
+            )
         except (OSError, ValueError, KeyError, psutil.Error):
             return None
 
@@ -119,7 +121,9 @@ def leftovers(folder: Path) -> list[int]:
     found = []
     for process in psutil.process_iter():
         try:
-            if process.pid != os.getpid() and str(folder) in process.environ().get("META_CAPI_DEMO", ""):
+            if process.pid != os.getpid() and str(folder) in process.environ().get(
+                "META_CAPI_DEMO", ""
+            ):
                 found.append(process.pid)
         except psutil.Error:
             continue
@@ -140,5 +144,7 @@ def wait_until(
                     f"{program.last_words()}"
                 )
         if time.monotonic() > end:
-            raise DemoError(f"{what} took longer than {seconds:.0f} s; see the logs in the demo's folder.")
+            raise DemoError(
+                f"{what} took longer than {seconds:.0f} s; see the logs in the demo's folder."
+            )
         time.sleep(0.25)

@@ -34,7 +34,9 @@ def lines(
 ) -> list[str]:
     """Return the summary's lines."""
     with psycopg.connect(dsn) as connection:
-        counts = {(feed, state): count for feed, state, count in connection.execute(_COUNTS)}
+        counts = {
+            (feed, state): count for feed, state, count in connection.execute(_COUNTS)
+        }
         sources = {
             feed.feed: _rows(connection, feed) for feed in feeds if feed.source.table
         }
@@ -47,7 +49,11 @@ def lines(
     received = requests.get(
         f"{graph_url}/_simulator/received", params={"dataset": dataset_id}, timeout=30
     ).json()
-    out += ["", f"Accepted in the ledger: {accepted:,}. Received by the Graph API: {_received(received):,}.", ""]
+    out += [
+        "",
+        f"Accepted in the ledger: {accepted:,}. Received by the Graph API: {_received(received):,}.",
+        "",
+    ]
     out += ["Three rows and their fate:"]
     for feed, key, state, code in examples:
         why = f" ({code}: {reason(code).meaning})" if code else ""
@@ -57,7 +63,9 @@ def lines(
 
 def _rows(connection: psycopg.Connection, feed: Feed) -> int:
     table = psycopg.sql.Identifier(*str(feed.source.table).split("."))
-    row = connection.execute(psycopg.sql.SQL("select count(*) from {}").format(table)).fetchone()
+    row = connection.execute(
+        psycopg.sql.SQL("select count(*) from {}").format(table)
+    ).fetchone()
     return int(row[0]) if row else 0
 
 

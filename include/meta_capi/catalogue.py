@@ -165,7 +165,9 @@ def meta_code(code: int | None, subcode: int | None) -> str:
     >>> meta_code(100, None)
     'meta.100'
     """
-    return ".".join(["meta", *(str(part) for part in (code, subcode) if part is not None)])
+    return ".".join(
+        ["meta", *(str(part) for part in (code, subcode) if part is not None)]
+    )
 
 
 def reason(code: str) -> Reason:
@@ -183,7 +185,10 @@ def reason(code: str) -> Reason:
     return Reason(
         code=code,
         effect=Effect.REFUSED,
-        meaning=_SUBCODES.get(number, "Meta refused this event; the code is not in Meta's public documentation."),
+        meaning=_SUBCODES.get(
+            number,
+            "Meta refused this event; the code is not in Meta's public documentation.",
+        ),
         action="Correct the row; the changed row is sent by the next run that reads it. "
         "Quote the batch's fbtrace_id to Meta's support.",
     )

@@ -110,7 +110,9 @@ class Desk:
         if taken := [row["ordinal"] for row in cursor.fetchall()]:
             _free_taken(cursor, built, taken)
         cursor.execute(_SQL["compare"], self._values())
-        kept = {row["ordinal"]: (row["state"], row["reason"]) for row in cursor.fetchall()}
+        kept = {
+            row["ordinal"]: (row["state"], row["reason"]) for row in cursor.fetchall()
+        }
         if kept:
             cursor.execute(_SQL["touch"], self._values(ordinals=list(kept)))
             claimed.standing.update(kept.values())
@@ -121,7 +123,9 @@ class Desk:
         ]
         if held:
             cursor.execute(_SQL["hold"], self._values(ordinals=held))
-            claimed.standing.update((built.states[row].value, built.reasons[row]) for row in held)
+            claimed.standing.update(
+                (built.states[row].value, built.reasons[row]) for row in held
+            )
         rows = [row for row in built.sendable if row not in kept]
         if rows:
             claimed.batches = self._take(cursor, built, rows, most_events, most_bytes)
@@ -134,7 +138,9 @@ class Desk:
         self, cursor: psycopg.Cursor[dict[str, Any]], built: Built, rows: list[int],
         most_events: int, most_bytes: int,
     ) -> list[Batch]:  # fmt: skip
-        owed = [OwedEvent(built.source_keys[row], built.bodies[row] or b"") for row in rows]
+        owed = [
+            OwedEvent(built.source_keys[row], built.bodies[row] or b"") for row in rows
+        ]
         sizes = [len(event.body) for event in owed]
         ranges = list(cut(sizes, most_events=most_events, most_bytes=most_bytes))
         numbers = self._numbers(cursor, len(ranges))
@@ -157,7 +163,9 @@ class Desk:
         got = {row["source_key"] for row in cursor.fetchall()}
         return batches if len(got) == len(rows) else self._shrink(cursor, batches, got)
 
-    def _open(self, cursor: psycopg.Cursor[dict[str, Any]], batches: Sequence[Batch]) -> None:
+    def _open(
+        self, cursor: psycopg.Cursor[dict[str, Any]], batches: Sequence[Batch]
+    ) -> None:
         cursor.execute(
             _SQL["open_batches"],
             {
@@ -187,7 +195,11 @@ class Desk:
             if len(events) < len(batch):
                 cursor.execute(
                     _SQL["shrink_batch"],
-                    {"batch_id": small.batch_id, "events": len(small), "bytes": small.size},
+                    {
+                        "batch_id": small.batch_id,
+                        "events": len(small),
+                        "bytes": small.size,
+                    },
                 )
             kept.append(small)
         return kept
@@ -294,7 +306,9 @@ class Desk:
         doubts = moved if values["delivery_state"] == State.IN_DOUBT else 0
         return Settled(moved, doubts) if row and row["same"] else None
 
-    def split(self, batch: Batch, parts: Sequence[Sequence[OwedEvent]], reason: str) -> list[Batch]:
+    def split(
+        self, batch: Batch, parts: Sequence[Sequence[OwedEvent]], reason: str
+    ) -> list[Batch]:
         """Cut a refused batch; the parts stay on this desk."""
 
         def step(cursor: psycopg.Cursor[dict[str, Any]]) -> list[Batch]:
@@ -312,8 +326,12 @@ class Desk:
                     "child_ids": numbers,
                     "events": [len(child) for child in children],
                     "bytes": [child.size for child in children],
-                    "source_keys": [e.source_key for child in children for e in child.events],
-                    "key_batches": [child.batch_id for child in children for _ in child.events],
+                    "source_keys": [
+                        e.source_key for child in children for e in child.events
+                    ],
+                    "key_batches": [
+                        child.batch_id for child in children for _ in child.events
+                    ],
                 },
             )
             row = cursor.fetchone() or {}
@@ -336,7 +354,9 @@ class Desk:
         rows = self._ledger.run(
             "release",
             worker_id=self.worker_id,
-            batch_ids=None if batches is None else [batch.batch_id for batch in batches],
+            batch_ids=None
+            if batches is None
+            else [batch.batch_id for batch in batches],
             batch_state="released" if state is State.PENDING else "quarantined",
             delivery_state=state.value,
             reason=reason,
@@ -359,21 +379,23 @@ def _copy(cursor: psycopg.Cursor[dict[str, Any]], built: Built) -> None:
     with cursor.copy(_SQL["copy_incoming"]) as copy:
         for row in range(len(built)):
             at, later = built.event_times[row], built.not_before[row]
-            copy.write_row((
-                row,
-                built.source_keys[row],
-                built.event_names[row],
-                built.event_ids[row],
-                None if at is None else datetime.fromtimestamp(at, UTC),
-                built.cursors[row],
-                built.states[row].value,
-                built.reasons[row],
-                built.masks[row],
-                built.digests[row],
-                built.values[row],
-                built.currencies[row],
-                None if later is None else datetime.fromtimestamp(later, UTC),
-            ))
+            copy.write_row(
+                (
+                    row,
+                    built.source_keys[row],
+                    built.event_names[row],
+                    built.event_ids[row],
+                    None if at is None else datetime.fromtimestamp(at, UTC),
+                    built.cursors[row],
+                    built.states[row].value,
+                    built.reasons[row],
+                    built.masks[row],
+                    built.digests[row],
+                    built.values[row],
+                    built.currencies[row],
+                    None if later is None else datetime.fromtimestamp(later, UTC),
+                )
+            )
 
 
 def _free_taken(

@@ -210,11 +210,15 @@ class Ledger:
 
     def close_run(self, run: Run, *, state: str, outcome: Mapping[str, Any]) -> None:
         """Record the run's last word: `reported`, `stopped` or `gap`."""
-        self.run("close_run", run_no=run.run_no, state=state, outcome=Jsonb(dict(outcome)))
+        self.run(
+            "close_run", run_no=run.run_no, state=state, outcome=Jsonb(dict(outcome))
+        )
 
     def open_validation(self, run: Run, suite: str) -> int:
         """Give a gate its number."""
-        rows = self.run("open_validation", run_no=run.run_no, feed=run.feed, suite=suite)
+        rows = self.run(
+            "open_validation", run_no=run.run_no, feed=run.feed, suite=suite
+        )
         number: int = rows[0]["validation_id"]
         return number
 
@@ -241,11 +245,15 @@ class Ledger:
                 seen[key] += reason == "key.duplicate"
                 reasons[occurrence_key(key, max(seen[key], 1))] = reason
 
-            def step(cursor: psycopg.Cursor[dict[str, Any]], found: dict[str, str] = reasons) -> None:
+            def step(
+                cursor: psycopg.Cursor[dict[str, Any]], found: dict[str, str] = reasons
+            ) -> None:
                 cursor.execute(_SQL["make_incoming"])
                 with cursor.copy(_SQL["copy_quarantine"]) as copy:
                     for ordinal, (key, reason) in enumerate(found.items()):
-                        copy.write_row((ordinal, key, cursor_at, reason, "quarantined", 0))
+                        copy.write_row(
+                            (ordinal, key, cursor_at, reason, "quarantined", 0)
+                        )
                 cursor.execute(_SQL["quarantine_by_gate"], values)
 
             self.attempt(step)
@@ -316,7 +324,9 @@ class Ledger:
 
     def count_replay(self, run: Run, choice: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Return what a replay would put back: state, reason, deliveries."""
-        return self.run("count_replay", feed=run.feed, dataset_id=run.dataset_id, **choice)
+        return self.run(
+            "count_replay", feed=run.feed, dataset_id=run.dataset_id, **choice
+        )
 
     def replay(self, run: Run, choice: Mapping[str, Any]) -> list[str]:
         """Put back what a person chose (edge k); return the source keys.
@@ -324,7 +334,11 @@ class Ledger:
         `choice` holds states, reason, keys, start and end; None means any.
         """
         rows = self.run(
-            "replay", feed=run.feed, dataset_id=run.dataset_id, run_no=run.run_no, **choice
+            "replay",
+            feed=run.feed,
+            dataset_id=run.dataset_id,
+            run_no=run.run_no,
+            **choice,
         )
         return [row["source_key"] for row in rows]
 

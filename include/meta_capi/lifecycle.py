@@ -67,7 +67,10 @@ EDGES: Final = (
 )  # fmt: skip
 
 MOVES: Final = frozenset(
-    (start, edge.leads) for edge in EDGES for start in edge.starts if start != edge.leads
+    (start, edge.leads)
+    for edge in EDGES
+    for start in edge.starts
+    if start != edge.leads
 )
 """Every allowed (from, to), a new row's `from` being None."""
 
@@ -78,5 +81,7 @@ def diagram() -> str:
     for edge in EDGES:
         for start in edge.starts:
             if start != edge.leads:
-                lines.append(f"    {start or '[*]'} --> {edge.leads}: {edge.letter} {edge.verb}")
+                lines.append(
+                    f"    {start or '[*]'} --> {edge.leads}: {edge.letter} {edge.verb}"
+                )
     return "\n".join(lines) + "\n"

@@ -55,7 +55,9 @@ class Envelope:
     upload_tag: str | None = None
 
     def __post_init__(self) -> None:
-        if self.partner_agent and not re.match(spec.PARTNER_AGENT_PATTERN, self.partner_agent):
+        if self.partner_agent and not re.match(
+            spec.PARTNER_AGENT_PATTERN, self.partner_agent
+        ):
             raise ConfigurationError(
                 "The partner agent must have 2 to 22 characters and at least two letters."
             )
@@ -76,7 +78,9 @@ class Envelope:
             "test_event_code": self.test_event_code,
             "upload_tag": self.upload_tag,
         }
-        tail = "".join(f',"{name}":{json.dumps(text)}' for name, text in members.items() if text)
+        tail = "".join(
+            f',"{name}":{json.dumps(text)}' for name, text in members.items() if text
+        )
         data = b",".join(event.body for event in events)
         return b'{"data":[' + data + b"]" + tail.encode() + b"}"
 
@@ -91,7 +95,9 @@ def cut(sizes: Sequence[int], *, most_events: int, most_bytes: int) -> Iterator[
     """
     start = total = 0
     for index, size in enumerate(sizes):
-        if index - start >= most_events or (index > start and total + size + 1 > most_bytes):
+        if index - start >= most_events or (
+            index > start and total + size + 1 > most_bytes
+        ):
             yield range(start, index)
             start, total = index, 0
         total += size + 1

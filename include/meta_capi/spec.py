@@ -104,9 +104,7 @@ EMPTY_STRING_SHA256: Final = (
 )
 # 64 hex characters, or those with the tail that Meta's parameter builder adds: a dot and
 # 2 (old) or 8 base64url characters (capi-param-builder 1.3.2, model/Constants.js).
-DIGEST_PATTERN: Final = (
-    r"^[0-9a-f]{64}(?:\.(?:AQ|Ag|Aw|BA|BQ|Bg|[A-Za-z0-9_-]{8}))?$"
-)
+DIGEST_PATTERN: Final = r"^[0-9a-f]{64}(?:\.(?:AQ|Ag|Aw|BA|BQ|Bg|[A-Za-z0-9_-]{8}))?$"
 
 # "Best practices", since Graph v13: an event whose keys all lie inside one of these
 # sets is invalid.
@@ -158,7 +156,9 @@ LDU_GEOLOCATE: Final = 0
 THROTTLE_CODES: Final = frozenset({4, 17, 32, 341, 613, *range(80_000, 80_015)})
 # "Error reference": token, permission, capability, dataset. Nothing about the events.
 TOKEN_CODES: Final = frozenset({102, 104, 190})
-PERMISSION_CODES: Final = frozenset({3, 10, 294, 803, *range(200, 294), *range(295, 300)})
+PERMISSION_CODES: Final = frozenset(
+    {3, 10, 294, 803, *range(200, 294), *range(295, 300)}
+)
 BLOCKED_CODE: Final = 368
 REQUEST_PATH_CODES: Final = frozenset({2500, 2635})
 INVALID_PARAMETER_CODE: Final = 100

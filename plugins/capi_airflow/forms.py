@@ -44,7 +44,9 @@ def send_form() -> dict[str, Param]:
 def replay_form(feeds: list[str]) -> dict[str, Param]:
     """Return the form of `replay_deliveries`."""
     return {
-        "feed": Param(feeds[0] if feeds else "", type="string", enum=feeds or [""], title="Feed"),
+        "feed": Param(
+            feeds[0] if feeds else "", type="string", enum=feeds or [""], title="Feed"
+        ),
         "dry_run": Param(
             True,
             type="boolean",
@@ -54,7 +56,10 @@ def replay_form(feeds: list[str]) -> dict[str, Param]:
         "states": Param(
             ["quarantined"],
             type="array",
-            items={"type": "string", "enum": ["quarantined", "refused", "withheld", "expired"]},
+            items={
+                "type": "string",
+                "enum": ["quarantined", "refused", "withheld", "expired"],
+            },
             examples=["quarantined", "refused", "withheld", "expired"],
             title="States",
             description="Accepted deliveries are never replayed.",

@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -44,7 +44,13 @@ __all__ = [
 
 _SHOWN_VALIDATIONS: Final = 200
 # Trying again cannot help: a person has to change something first.
-_FINAL: Final = (ConfigurationError, FeedError, GateError, ReconciliationError, StoppedError)
+_FINAL: Final = (
+    ConfigurationError,
+    FeedError,
+    GateError,
+    ReconciliationError,
+    StoppedError,
+)
 
 
 class FeedOperator(BaseOperator):
@@ -127,7 +133,11 @@ class PreflightOperator(FeedOperator):
             stage.source.name, interval.start, interval.end,
             stage.hook.destination().dataset_id, stage.hook.destination().graph_version,
         )  # fmt: skip
-        return {"mode": stage.choices.mode, "start": str(interval.start), "end": str(interval.end)}
+        return {
+            "mode": stage.choices.mode,
+            "start": str(interval.start),
+            "end": str(interval.end),
+        }
 
 
 def _asked(check: Callable[[], list[str]]) -> list[str]:
@@ -158,7 +168,9 @@ class PlanOperator(FeedOperator):
         run = stage.open_run(stage.choices.mode, counts)
         for line in table(["in the interval", "rows"], list(counts.items())):
             self.log.info("%s", line)
-        self.log.info("Cut into %d shard(s); run %d in the ledger.", len(shards), run.run_no)
+        self.log.info(
+            "Cut into %d shard(s); run %d in the ledger.", len(shards), run.run_no
+        )
         stage.context["ti"].xcom_push(key="counts", value=counts)
         # An empty interval still has a run to deliver nothing and to report.
         return [shard.to_json() for shard in shards or [Shard()]]
@@ -173,7 +185,9 @@ class ValidateOperator(FeedOperator):
         from meta_capi.quality import check, verdict
         from meta_capi.suites import load_suite
 
-        suite = load_suite(home() / "expectations" / f"{stage.feed.suite}.json", stage.feed)
+        suite = load_suite(
+            home() / "expectations" / f"{stage.feed.suite}.json", stage.feed
+        )
         run = _run_of(stage)
         number = stage.ledger.open_validation(run, suite.name)
         dry = stage.choices.dry_run
@@ -197,13 +211,18 @@ class ValidateOperator(FeedOperator):
         _publish(stage, self.log)
         if faults:
             raise GateError(
-                "The quality gate stopped the run; nothing was sent.\n" + "\n".join(faults)
+                "The quality gate stopped the run; nothing was sent.\n"
+                + "\n".join(faults)
             )
         stage.context["ti"].xcom_push(key="validation_id", value=number)
         return {"rows": result.rows, "quarantined": result.quarantined}
 
     def _tell(self, result: Any) -> None:
-        failed = [each for each in result.expectations if each.unexpected or each.status != "passed"]
+        failed = [
+            each
+            for each in result.expectations
+            if each.unexpected or each.status != "passed"
+        ]
         self.log.info(
             "Suite %s: %d expectations on %s rows in %.1f s; %s rows go to quarantine.",
             result.suite, len(result.expectations), f"{result.rows:,}", result.seconds,
@@ -211,7 +230,9 @@ class ValidateOperator(FeedOperator):
         )  # fmt: skip
         rows = [(e.type, e.column, e.reason, e.severity, e.unexpected) for e in failed]
         if rows:
-            for line in table(["expectation", "column", "reason", "severity", "rows"], rows):
+            for line in table(
+                ["expectation", "column", "reason", "severity", "rows"], rows
+            ):
                 self.log.info("%s", line)
 
 
@@ -256,7 +277,11 @@ class DeliverOperator(FeedOperator):
     template_fields = ("shard", "validation_id")
 
     def __init__(
-        self, *, shard: Mapping[str, Any], validation_id: int | None = None, **kwargs: Any
+        self,
+        *,
+        shard: Mapping[str, Any],
+        validation_id: int | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.shard = shard
@@ -268,7 +293,9 @@ class DeliverOperator(FeedOperator):
         now = datetime.now(UTC)
         slices = (
             rows.columns
-            for rows in stage.source.read(stage.interval, shard, stage.feed.limits.rows_per_slice)
+            for rows in stage.source.read(
+                stage.interval, shard, stage.feed.limits.rows_per_slice
+            )
         )
         if stage.choices.dry_run:
             self.log.info("Dry run: events are built and nothing can be sent.")
@@ -276,7 +303,7 @@ class DeliverOperator(FeedOperator):
         else:
             tally = self._deliver(stage, slices, now, shard.rows)
         tell_tally(self.log, tally)
-        return _plain(tally)
+        return tally.to_json()
 
     def _deliver(self, stage: Stage, slices: Any, now: datetime, rows: int) -> Tally:
         number = int(self.validation_id) if self.validation_id is not None else None
@@ -289,16 +316,9 @@ class DeliverOperator(FeedOperator):
             envelope=stage.envelope,
             limits=stage.feed.limits,
             now=time.time,
-            wait=time.sleep,
             report=progress(self.log, rows),
             limit=stage.choices.limit,
         )
-
-
-def _plain(tally: Tally) -> dict[str, Any]:
-    """Return the tally as plain counts, for XCom. (`asdict` takes counters apart wrongly.)"""
-    found = {each.name: getattr(tally, each.name) for each in fields(tally)}
-    return {k: dict(v) if isinstance(v, Mapping) else v for k, v in found.items()}
 
 
 def tell_rescue(log: Any, stage: Stage) -> None:
@@ -330,7 +350,9 @@ class ReportOperator(FeedOperator):
 
     template_fields = ("counts", "tallies")
 
-    def __init__(self, *, counts: Mapping[str, Any], tallies: Sequence[Any], **kwargs: Any) -> None:
+    def __init__(
+        self, *, counts: Mapping[str, Any], tallies: Sequence[Any], **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.counts = counts
         self.tallies = tallies
@@ -352,8 +374,12 @@ class ReportOperator(FeedOperator):
             "requests": sum(tally["requests"] for tally in tallies),
             "accepted_now": sum(tally["accepted_now"] for tally in tallies),
         }
-        gap = settled != rows or not min(planned, now_there) <= rows <= max(planned, now_there)
-        stage.ledger.close_run(_run_of(stage), state="gap" if gap else "reported", outcome=outcome)
+        gap = settled != rows or not min(planned, now_there) <= rows <= max(
+            planned, now_there
+        )
+        stage.ledger.close_run(
+            _run_of(stage), state="gap" if gap else "reported", outcome=outcome
+        )
         self._tell(stage, outcome)
         if gap:
             raise ReconciliationError(
@@ -365,7 +391,10 @@ class ReportOperator(FeedOperator):
 
     def _tell(self, stage: Stage, outcome: Mapping[str, Any]) -> None:
         self.log.info(
-            "%s, %s up to %s:", stage.feed.feed, stage.interval.start, stage.interval.end
+            "%s, %s up to %s:",
+            stage.feed.feed,
+            stage.interval.start,
+            stage.interval.end,
         )
         for line in outcome_table(outcome["outcomes"], outcome["rows"]):
             self.log.info("%s", line)

@@ -49,7 +49,10 @@ def get_provider_info() -> dict[str, Any]:
                     "graph_version": {
                         "label": "Graph version",
                         "description": "As v26.0. Empty for the version this release knows best.",
-                        "schema": {"type": ["string", "null"], "pattern": r"^(v\d{1,2}\.\d)?$"},
+                        "schema": {
+                            "type": ["string", "null"],
+                            "pattern": r"^(v\d{1,2}\.\d)?$",
+                        },
                     },
                     "partner_agent": {
                         "label": "Partner agent",

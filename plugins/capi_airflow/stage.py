@@ -79,7 +79,11 @@ def engine_of(conn_id: str, *, pool_size: int = 2) -> Engine:
     if url.drivername == "postgresql":
         url = url.set(drivername="postgresql+psycopg")
     return create_engine(
-        url, hide_parameters=True, pool_size=pool_size, max_overflow=2, pool_pre_ping=True
+        url,
+        hide_parameters=True,
+        pool_size=pool_size,
+        max_overflow=2,
+        pool_pre_ping=True,
     )
 
 
@@ -146,8 +150,13 @@ class Stage:
         if start and end:
             return Interval(start.astimezone(UTC), end.astimezone(UTC))
         if start or end:
-            raise ConfigurationError("The form names one end of the interval; name both.")
-        start, end = self.context.get("data_interval_start"), self.context.get("data_interval_end")
+            raise ConfigurationError(
+                "The form names one end of the interval; name both."
+            )
+        start, end = (
+            self.context.get("data_interval_start"),
+            self.context.get("data_interval_end"),
+        )
         if start is None or end is None:
             raise ConfigurationError(
                 "This run has no data interval. Trigger it with *start* and *end* in the "
@@ -166,7 +175,9 @@ class Stage:
     @cached_property
     def source(self) -> Source:
         """The warehouse's rows."""
-        return Source(engine_of(self.feed.connections.warehouse), self.feed, home() / "feeds")
+        return Source(
+            engine_of(self.feed.connections.warehouse), self.feed, home() / "feeds"
+        )
 
     @cached_property
     def ledger(self) -> Ledger:
@@ -236,7 +247,9 @@ def resend_policy(feed: Feed) -> ResendPolicy:
     """Return the feed's policy, with the window in which Meta drops a repeat."""
     offline = feed.event.action_source is ActionSource.PHYSICAL_STORE
     window = (
-        spec.OFFLINE_DEDUPLICATION_SECONDS if offline else spec.EVENT_ID_DEDUPLICATION_SECONDS
+        spec.OFFLINE_DEDUPLICATION_SECONDS
+        if offline
+        else spec.EVENT_ID_DEDUPLICATION_SECONDS
     )
     return ResendPolicy(
         resend=feed.on_in_doubt == "resend",
@@ -248,7 +261,9 @@ def resend_policy(feed: Feed) -> ResendPolicy:
 def _moment(value: object) -> datetime | None:
     if not value:
         return None
-    moment = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
+    moment = (
+        value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
+    )
     if moment.tzinfo is None:
         raise ConfigurationError("The form's times need a zone; add one, as +00:00.")
     return moment

@@ -42,8 +42,12 @@ def outcome_table(outcomes: Mapping[str, int], rows: int) -> list[str]:
     """Return the outcomes of all rows, with shares."""
     known = [(str(state), outcomes.get(str(state), 0)) for state in OUTCOMES]
     names = {name for name, _ in known}
-    known += [(name, count) for name, count in outcomes.items() if name not in names and count]
-    lines = table(["outcome", "rows", "share"], [(n, c, _share(c, rows)) for n, c in known])
+    known += [
+        (name, count) for name, count in outcomes.items() if name not in names and count
+    ]
+    lines = table(
+        ["outcome", "rows", "share"], [(n, c, _share(c, rows)) for n, c in known]
+    )
     return [*lines, f"source rows {rows:,}; outcomes {sum(c for _, c in known):,}"]
 
 
@@ -52,7 +56,9 @@ def reasons_table(reasons: Mapping[str, int], most: int = 3) -> list[str]:
     lines = []
     for code, count in sorted(reasons.items(), key=lambda item: -item[1])[:most]:
         entry = reason(code)
-        lines.append(f"{count:,} × {code} ({entry.effect}): {entry.meaning} {entry.action}")
+        lines.append(
+            f"{count:,} × {code} ({entry.effect}): {entry.meaning} {entry.action}"
+        )
     return lines
 
 
@@ -81,7 +87,8 @@ def progress(log: logging.Logger, total: int | None) -> Callable[[Tally], None]:
 
 def _held(tally: Tally) -> int:
     return sum(
-        tally.outcomes[state] for state in (State.QUARANTINED, State.WITHHELD, State.EXPIRED)
+        tally.outcomes[state]
+        for state in (State.QUARANTINED, State.WITHHELD, State.EXPIRED)
     )
 
 
@@ -96,7 +103,9 @@ def dropped_keys_lines(flaws: Mapping[str, int]) -> list[str]:
 
 
 def _cell(value: object) -> str:
-    return f"{value:,}" if isinstance(value, int) else "" if value is None else str(value)
+    return (
+        f"{value:,}" if isinstance(value, int) else "" if value is None else str(value)
+    )
 
 
 def _is_number(cell: str) -> bool:

@@ -29,7 +29,9 @@ class TendOperator(FeedOperator):
         oldest = datetime.now(UTC) - feed.longest_window + feed.window.margin
         expired = stage.ledger.expire(feed.feed, dataset_id, oldest)
         stage.ledger.close_doubt(feed.feed, dataset_id, stage.policy)
-        keys = stage.ledger.due_keys(feed.feed, dataset_id, stage.policy, limit=_MOST_KEYS)
+        keys = stage.ledger.due_keys(
+            feed.feed, dataset_id, stage.policy, limit=_MOST_KEYS
+        )
         self.log.info("%s expired; %s are due.", f"{expired:,}", f"{len(keys):,}")
         if not keys:
             return {"expired": expired, "due": 0}
@@ -66,7 +68,9 @@ class ReplayOperator(FeedOperator):
         for line in table(["state", "reason", "deliveries"], rows):
             self.log.info("%s", line)
         if dry:
-            self.log.info("Plan only: nothing was changed. Untick it to put these back.")
+            self.log.info(
+                "Plan only: nothing was changed. Untick it to put these back."
+            )
             return {"would_replay": sum(each["deliveries"] for each in found)}
         keys = stage.ledger.replay(run, choice)
         tally = send_keys(self.log, stage, run, keys)
@@ -79,14 +83,16 @@ def send_keys(log: Any, stage: Stage, run: Run, keys: Sequence[str]) -> Tally:
     """Read rows again by their keys and deliver them."""
     parts = list(dict.fromkeys(tuple(split_key(key)) for key in keys))
     tally = deliver(
-        (rows.columns for rows in stage.source.read_keys(parts, stage.feed.limits.rows_per_slice)),
+        (
+            rows.columns
+            for rows in stage.source.read_keys(parts, stage.feed.limits.rows_per_slice)
+        ),
         builder=stage.builder(datetime.now(UTC)),
         desk=stage.desk(run, None),
         post=stage.hook.post,
         envelope=stage.envelope,
         limits=stage.feed.limits,
         now=time.time,
-        wait=time.sleep,
         report=progress(log, len(parts)),
     )
     tell_tally(log, tally)
@@ -94,6 +100,8 @@ def send_keys(log: Any, stage: Stage, run: Run, keys: Sequence[str]) -> Tally:
     if missing > 0:
         log.warning("%s of the rows are no longer in the source.", f"{missing:,}")
     stage.ledger.close_run(
-        run, state="reported", outcome={"outcomes": dict(tally.outcomes), "rows": tally.rows}
+        run,
+        state="reported",
+        outcome={"outcomes": dict(tally.outcomes), "rows": tally.rows},
     )
     return tally
