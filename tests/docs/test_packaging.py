@@ -84,3 +84,8 @@ def test_airflow_finds_the_connection_type_of_the_installed_project() -> None:
     ]
     info = found.load()()
     assert info["connection-types"][0]["connection-type"] == "meta_capi"
+
+
+def test_the_command_is_installed() -> None:
+    (found,) = entry_points(group="console_scripts", name="meta-capi")
+    assert callable(found.load())
