@@ -50,9 +50,8 @@ def main() -> None:
         say(f"Making .boot, which holds the installer ({UV})")
         shutil.rmtree(str(BOOT), ignore_errors=True)
         run([sys.executable, "-m", "venv", BOOT], advice=NO_VENV)
-        pip = [BOOT / "bin" / "python", "-m", "pip"]
-        flags = ["--quiet", "--disable-pip-version-check"]
-        run([*pip, "install", *flags, UV], advice=NO_NETWORK)
+        pip = str(BOOT / "bin" / "python"), "-m", "pip", "install", "--quiet"
+        run([*pip, "--disable-pip-version-check", UV], advice=NO_NETWORK)
     if not answers(VENV / "bin" / "python", "--version", starts="Python 3."):
         say(f"Making .venv with {sys.executable}")
         run([uv, "venv", "--quiet", "--clear", "--python", sys.executable, VENV])
@@ -79,7 +78,7 @@ def run(command: "list[str | Path]", advice: str = WHY) -> None:
         stderr=subprocess.PIPE,
         universal_newlines=True,
     )
-    for line in step.stderr:
+    for line in step.stderr or ():
         if not line.startswith((" + ", " - ", " ~ ")):  # 209 packages, one by one
             print("      ", line.rstrip(), flush=True)
     if step.wait() != 0:
