@@ -516,6 +516,14 @@ class TestReading:
             "b": None,
         }
 
+    @pytest.mark.parametrize("type_", ["json", "jsonb"])
+    def test_json_comes_as_its_text(self, engine: sa.Engine, type_: str) -> None:
+        make_sales(engine)
+        execute(engine, f"alter table shop.sales alter email type {type_} using null")
+        add(engine, {"id": "a", "email": '[{"id": "1.10"}]'}, {"id": "b"})
+        (read,) = source(engine).read(DAY, Shard(), 10)
+        assert read.columns["email"] == ('[{"id": "1.10"}]', None)
+
     def test_odd_names_are_quoted(self, engine: sa.Engine) -> None:
         execute(
             engine,
