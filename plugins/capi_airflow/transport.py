@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-import time
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from http.cookiejar import DefaultCookiePolicy
@@ -17,8 +17,9 @@ from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
 import requests
-from requests.adapters import HTTPAdapter
+from urllib3.exceptions import HTTPError
 
+from capi_airflow.deadline import Deadline, DeadlineAdapter
 from meta_capi import spec
 from meta_capi.errors import NoAnswerError
 from meta_capi.verdict import Accepted, Answer, Refused, Stopped, read
@@ -26,6 +27,7 @@ from meta_capi.verdict import Accepted, Answer, Refused, Stopped, read
 __all__ = ["Destination", "Line"]
 
 _MOST_ANSWER_BYTES: Final = 1_048_576
+_GZIP: Final = 16 + zlib.MAX_WBITS
 _ENVIRONMENTS: Final = ("production", "test", "local")
 
 
@@ -76,12 +78,12 @@ class Destination:
                 "The access token has characters that tokens do not have; paste it "
                 "again."
             )
-        if not re.match(spec.DATASET_ID_PATTERN, self.dataset_id):
+        if not _is(spec.DATASET_ID_PATTERN, self.dataset_id):
             yield (
                 "The connection's dataset_id is not 5 to 20 digits; copy it from "
                 "Events Manager."
             )
-        if not re.match(spec.GRAPH_VERSION_PATTERN, self.graph_version):
+        if not _is(spec.GRAPH_VERSION_PATTERN, self.graph_version):
             yield (
                 "The connection's graph_version is not of the form "
                 f"{spec.DEFAULT_GRAPH_VERSION}."
@@ -90,7 +92,7 @@ class Destination:
             known = ", ".join(_ENVIRONMENTS)
             yield f"The connection's environment is none of {known}."
         agent = self.partner_agent
-        if agent and not re.match(spec.PARTNER_AGENT_PATTERN, agent):
+        if agent and not _is(spec.PARTNER_AGENT_PATTERN, agent):
             yield (
                 "The connection's partner_agent must have 2 to 22 characters, two of "
                 "them letters."
@@ -116,19 +118,29 @@ class Destination:
             )
 
 
+def _is(pattern: str, text: str) -> bool:
+    # Whole and in ASCII: `$` passes a line break, and `\d` the digits of all scripts.
+    return re.fullmatch(pattern, text, re.ASCII) is not None
+
+
 class Line:
     """A session to one destination; its threads share the connections."""
 
     def __init__(
-        self, destination: Destination, *, requests_in_flight: int = 1
+        self,
+        destination: Destination,
+        *,
+        requests_in_flight: int = 1,
+        deadline_seconds: float = spec.REQUEST_DEADLINE_SECONDS,
     ) -> None:
         self.destination = destination
+        self._deadline_seconds = deadline_seconds
         # Keep-alive, no redirects, no retries. The environment could name a proxy or a
         # .netrc, which would replace the Authorization header.
         self.session = requests.Session()
         self.session.trust_env = False
         self.session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-        adapter = HTTPAdapter(
+        adapter = DeadlineAdapter(
             pool_connections=1,
             pool_maxsize=requests_in_flight,
             max_retries=0,
@@ -198,21 +210,28 @@ class Line:
         params: dict[str, str] | None = None,
     ) -> Answer:
         tracked = _TrackedBody(body) if body is not None else None
-        deadline = time.monotonic() + spec.REQUEST_DEADLINE_SECONDS
         try:
-            with self.session.request(
-                method,
-                url,
-                params=params,
-                data=tracked,
-                allow_redirects=False,
-                stream=True,
-                timeout=(spec.CONNECT_TIMEOUT_SECONDS, spec.REQUEST_DEADLINE_SECONDS),
-                headers={"Content-Type": "application/json"} if tracked else None,
-            ) as response:
-                headers = dict(response.headers)
-                return Answer(response.status_code, headers, _read(response, deadline))
-        except (requests.RequestException, OSError, _TooMuchError) as error:
+            with (
+                Deadline(self._deadline_seconds) as deadline,
+                self.session.request(
+                    method,
+                    url,
+                    params=params,
+                    data=tracked,
+                    allow_redirects=False,
+                    stream=True,
+                    timeout=(spec.CONNECT_TIMEOUT_SECONDS, self._deadline_seconds),
+                    headers={"Content-Type": "application/json"} if tracked else None,
+                ) as response,
+            ):
+                answer = _read(response)
+                if deadline.over:
+                    # What was broken off may look like the end of an answer.
+                    raise _TooMuchError
+                return Answer(response.status_code, dict(response.headers), answer)
+        except (
+            requests.RequestException, HTTPError, OSError, zlib.error, _TooMuchError,
+        ) as error:  # fmt: skip
             # Its text may hold the URL, the proxy, or a piece of the answer: the class
             # name says enough.
             kind = type(error).__name__
@@ -249,11 +268,19 @@ class _TrackedBody:
         return piece.tobytes()
 
 
-def _read(response: requests.Response, deadline: float) -> bytes:
+def _read(response: requests.Response) -> bytes:
+    """Return the answer's body; never more than the limit, packed or not."""
     pieces, size = [], 0
-    for piece in response.iter_content(65_536):
+    # Past requests' own decoder, which unpacks a bomb before anyone can look.
+    for piece in response.raw.stream(65_536, decode_content=False):
         pieces.append(piece)
         size += len(piece)
-        if size > _MOST_ANSWER_BYTES or time.monotonic() > deadline:
+        if size > _MOST_ANSWER_BYTES:
             raise _TooMuchError
-    return b"".join(pieces)
+    body = b"".join(pieces)
+    # None was asked for, but a proxy may pack it all the same.
+    if response.headers.get("Content-Encoding", "identity").lower() == "gzip":
+        body = zlib.decompressobj(_GZIP).decompress(body, _MOST_ANSWER_BYTES + 1)
+        if len(body) > _MOST_ANSWER_BYTES:
+            raise _TooMuchError
+    return body

@@ -1,0 +1,117 @@
+"""A deadline for a whole request, by the clock on the wall.
+
+A socket's time-out begins anew with every byte: a server that drips its answer, or sips
+the body, could hold a worker for hours. Here the connection is broken off instead.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Self
+
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+__all__ = ["Deadline", "DeadlineAdapter"]
+
+_here = threading.local()
+
+
+class Deadline:
+    """Breaks off this thread's request when the time is up.
+
+    The request must go through a `DeadlineAdapter`, which says what socket it is on.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.over = False
+        self._lock = threading.Lock()
+        self._socket: socket.socket | None = None
+        self._timer = threading.Timer(seconds, self._break_off)
+        self._timer.daemon = True
+
+    def __enter__(self) -> Self:
+        _here.deadline = self
+        self._timer.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        del _here.deadline
+        self._timer.cancel()
+        # The socket goes back to the pool: it is the next request's now.
+        with self._lock:
+            self._socket = None
+
+    def watch(self, found: socket.socket) -> None:
+        """Take note of the request's socket."""
+        with self._lock:
+            self._socket = found
+            if self.over:
+                _shut(found)
+
+    def _break_off(self) -> None:
+        with self._lock:
+            self.over = True
+            if self._socket is not None:
+                _shut(self._socket)
+
+
+def _shut(found: socket.socket) -> None:
+    with suppress(OSError):  # the server was faster
+        # Past TLS's own goodbye, which would wait for the server's.
+        socket.socket.shutdown(found, socket.SHUT_RDWR)
+
+
+def _watch(connection: HTTPConnection) -> None:
+    deadline: Deadline | None = getattr(_here, "deadline", None)
+    if deadline is not None and connection.sock is not None:
+        deadline.watch(connection.sock)
+
+
+class _Http(HTTPConnection):
+    def connect(self) -> None:
+        super().connect()
+        _watch(self)
+
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        _watch(self)
+        super().request(*args, **kwargs)
+
+
+class _Https(HTTPSConnection):
+    def connect(self) -> None:
+        super().connect()
+        _watch(self)
+
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        _watch(self)
+        super().request(*args, **kwargs)
+
+
+class _HttpPool(HTTPConnectionPool):
+    ConnectionCls = _Http
+
+
+class _HttpsPool(HTTPSConnectionPool):
+    ConnectionCls = _Https
+
+
+class DeadlineAdapter(HTTPAdapter):
+    """requests' adapter over connections that a `Deadline` can break off."""
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        """Make the pools."""
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = {
+            "http": _HttpPool,
+            "https": _HttpsPool,
+        }
