@@ -79,10 +79,10 @@ def page_name(validation_id: str) -> str:
     """Return the file of a validation; ids that differ have files that differ.
 
     >>> page_name("scheduled__2026-01-01T00:00:00+00:00")
-    'validation-scheduled__2026-01-01T00-00-00-00-00-8bc450a8.html'
+    'validation-scheduled__2026-01-01T00-00-00-00-00-b94d9daf.html'
     """
     readable = re.sub(r"[^A-Za-z0-9_-]", "-", validation_id)[:80]
-    digest = hashlib.sha256(validation_id.encode()).hexdigest()[:8]
+    digest = hashlib.blake2b(validation_id.encode(), digest_size=4).hexdigest()
     return f"validation-{readable}-{digest}.html"
 
 
