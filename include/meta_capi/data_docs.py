@@ -71,7 +71,7 @@ def publish(
     kept = {result["page"] for result in shown}
     for path in folder.iterdir():
         if _PAGE.fullmatch(path.name) and path.name not in kept:
-            path.unlink()
+            path.unlink(missing_ok=True)  # another worker may publish as well
     return index
 
 
