@@ -256,7 +256,7 @@ def _sell(world: World, key: str, **given: Any) -> None:
         "ip": "81.2.69.160",
         "amount": "12.50",
         "note": "Zaunkönig",
-        "items": '[{"id": "sku-1", "quantity": 1, "title": "Zaunkönig"}]',
+        "items": [{"id": "sku-1", "quantity": 1, "title": "Zaunkönig"}],
         "consent": True,
     } | given
     names = sa.table("sales", *map(sa.column, row), schema="shop")

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from meta_capi.cli.page import Page, number
-from meta_capi.cli.wiring import Wiring, read_feed
+from meta_capi.cli.wiring import Wiring
 from meta_capi.errors import CapiError, ConfigurationError, FeedError
-from meta_capi.feed import Feed, json_schema
+from meta_capi.feed import Feed, json_schema, load
 from meta_capi.suites import load_suite
 
 __all__ = ["check", "feed_check", "feed_schema", "migrate"]
@@ -119,7 +119,7 @@ def feed_check(wiring: Wiring, page: Page) -> int:
     """Check one feed file; nothing else is looked at."""
     path = Path(wiring.options.file)
     try:
-        feed = read_feed(path)
+        feed = load(path)
     except FeedError as error:
         for fault in error.faults:
             page.item("FAULT", fault)

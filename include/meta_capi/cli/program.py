@@ -21,7 +21,7 @@ from meta_capi.cli.wiring import Wiring
 from meta_capi.errors import CapiError
 from meta_capi.lifecycle import State
 
-__all__ = ["main"]
+__all__ = ["ended", "main"]
 
 _FOUND: Final = 1
 _USAGE: Final = 2
@@ -58,10 +58,10 @@ def main(
         options, os.environ if environ is None else environ, now or datetime.now(UTC)
     )
     command: Command = options.run
-    return _ended(command, wiring, page)
+    return ended(command, wiring, page)
 
 
-def _ended(command: Command, wiring: Wiring, page: Page) -> int:
+def ended(command: Command, wiring: Wiring, page: Page) -> int:
     """Run a command; end in a sentence, never in a traceback, which may quote a row."""
     errors = Page(sys.stderr)
     try:

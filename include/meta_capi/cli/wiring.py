@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
 from meta_capi.cli.connections import Connection, database_url, find, variable
-from meta_capi.errors import ConfigurationError, FeedError
+from meta_capi.errors import ConfigurationError
 from meta_capi.feed import Feed, load
 from meta_capi.feed.parts import Connections
 from meta_capi.ledger import Ledger
@@ -80,7 +80,7 @@ class Wiring:
                 else f"there are {', '.join(names)}."
             )
             raise ConfigurationError(f"There is no feed {name!r}; {meant}")
-        return read_feed(self.home / "feeds" / f"{name}.yaml")
+        return load(self.home / "feeds" / f"{name}.yaml")
 
     def feeds(self, name: str | None = None) -> list[Feed]:
         """Read one feed, or all."""
@@ -152,8 +152,9 @@ class Wiring:
             host=url or given.host,
             port=None if url else given.port,
             schema=None if url else given.schema,
+            login=dataset,
             password=token,
-            extra={**given.extra, "dataset_id": dataset, "environment": environment},
+            extra={**given.extra, "environment": environment},
         )
         if wrong := found.faults():
             raise ConfigurationError("\n".join(wrong))
@@ -172,7 +173,7 @@ class Wiring:
 
     def _dataset(self, given: Connection) -> str:
         named = self.options.dataset or self.environ.get("META_CAPI_DATASET")
-        return str(named or given.extra.get("dataset_id") or "").strip()
+        return str(named or given.login or given.extra.get("dataset_id") or "").strip()
 
     def _environment(self, given: Connection, url: str | None) -> str:
         """Return what kind of dataset it is; production, unless someone says otherwise.
@@ -184,15 +185,6 @@ class Wiring:
         if not said and url and urlsplit(url).hostname in _LOOPBACK:
             said = "local"
         return str(said or "production")
-
-
-def read_feed(path: Path) -> Feed:
-    """Read a feed file; FeedError if it is wrong, or cannot be read."""
-    try:
-        return load(path)
-    except (OSError, UnicodeDecodeError) as error:
-        kind = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise FeedError([f"{path.name}: cannot be read: {kind}."]) from None
 
 
 def _parsed(option: str, text: str) -> sa.URL:
