@@ -8,6 +8,7 @@ there is used, and nothing is sent twice.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import secrets
 import subprocess
@@ -17,6 +18,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 import psycopg
 import requests
@@ -272,13 +274,16 @@ def _connect(airflow: Airflow, postgres: Postgres, token: str, graph_url: str) -
         }  # fmt: skip
     airflow.connection("capi_warehouse", **database)
     airflow.connection("capi_ledger", **database)
-    extra = f'{{"dataset_id": "{DATASET}", "environment": "local", "partner_agent": "capi_airflow_demo"}}'
     airflow.connection(
         "meta_capi_default",
         conn_type="meta_capi",
         host=graph_url,
+        port=urlsplit(graph_url).port,
+        login=DATASET,
         password=token,
-        extra=extra,
+        extra=json.dumps(
+            {"environment": "local", "partner_agent": "capi_airflow_demo"}
+        ),
     )
     airflow.pool("meta_capi", 4)
 

@@ -156,7 +156,7 @@ class _Flight:
         if kind is not None:
             self._sender.halt("worker.released")
         while self._flying:
-            _, self._flying = wait_for(self._flying, timeout=_REPORT_SECONDS)
+            self._flying = wait_for(self._flying, _REPORT_SECONDS).not_done
             self._report(self._tally)
         self._pool.shutdown(wait=True)
 

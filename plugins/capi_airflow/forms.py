@@ -8,6 +8,9 @@ from airflow.sdk import Param
 
 __all__ = ["replay_form", "send_form"]
 
+_INSTEAD = "Which rows (empty: the run's own data interval)"
+_ONLY = "Known when (empty: at any time)"
+
 
 def send_form() -> dict[str, Param]:
     """Return the form of a feed's DAG."""
@@ -17,7 +20,6 @@ def send_form() -> dict[str, Param]:
             type="boolean",
             title="Dry run",
             description="Build and check every event; send nothing.",
-            section="How",
         ),
         "test_event_code": Param(
             None,
@@ -26,7 +28,6 @@ def send_form() -> dict[str, Param]:
             title="Test event code",
             description="From Events Manager, as TEST12345. These are real events for Meta; "
             "a production connection refuses them.",
-            section="How",
         ),
         "limit": Param(
             None,
@@ -34,10 +35,11 @@ def send_form() -> dict[str, Param]:
             minimum=1,
             title="Limit",
             description="Send at most this many events per shard; the rest stay pending.",
-            section="How",
         ),
-        "start": _moment("From", "Read rows that became known from this moment on."),
-        "end": _moment("Up to", "Up to, but without, this moment."),
+        "start": _moment(
+            "From", "Read rows that became known from this moment on.", _INSTEAD
+        ),
+        "end": _moment("Up to", "Up to, but without, this moment.", _INSTEAD),
     }
 
 
@@ -72,23 +74,25 @@ def replay_form(feeds: list[str]) -> dict[str, Param]:
             description="Only deliveries with this reason, as currency.unknown.",
         ),
         "keys": Param(
-            [],
-            type="array",
+            None,
+            type=["null", "array"],
             items={"type": "string", "maxLength": 200},
             title="Source keys",
             description="Only these conversions, one key a line. Empty for all.",
         ),
-        "start": _moment("From", "Only rows that became known from this moment on."),
-        "end": _moment("Up to", "Up to, but without, this moment."),
+        "start": _moment(
+            "From", "Only rows that became known from this moment on.", _ONLY
+        ),
+        "end": _moment("Up to", "Up to, but without, this moment.", _ONLY),
     }
 
 
-def _moment(title: str, description: str) -> Any:
+def _moment(title: str, description: str, section: str) -> Any:
     return Param(
         None,
         type=["null", "string"],
         format="date-time",
         title=title,
         description=description,
-        section="Which rows (empty: the run's own data interval)",
+        section=section,
     )

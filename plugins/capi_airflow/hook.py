@@ -9,15 +9,26 @@ import logging
 from typing import Any
 
 from airflow.sdk import BaseHook
+from airflow.sdk.exceptions import AirflowNotFoundException
 
 from capi_airflow.transport import Destination, Line
 from meta_capi import spec
 from meta_capi.errors import ConfigurationError
 from meta_capi.verdict import Answer
 
-__all__ = ["Destination", "MetaCapiHook"]
+__all__ = ["Destination", "MetaCapiHook", "connection_of"]
 
 _log = logging.getLogger(__name__)
+
+
+def connection_of(conn_id: str) -> Any:
+    """Return an Airflow connection; ConfigurationError where there is none."""
+    try:
+        return BaseHook.get_connection(conn_id)
+    except AirflowNotFoundException:
+        raise ConfigurationError(
+            f"There is no connection {conn_id!r}; make it under Admin, Connections."
+        ) from None
 
 
 class MetaCapiHook(BaseHook):
@@ -40,11 +51,12 @@ class MetaCapiHook(BaseHook):
     def destination(self) -> Destination:
         """Read the connection; ConfigurationError names all that is wrong with it."""
         if self._destination is None:
-            given = self.get_connection(self.meta_conn_id)
+            given = connection_of(self.meta_conn_id)
             found = Destination.of(
                 host=given.host,
                 port=given.port,
                 schema=given.schema,
+                login=given.login,
                 password=given.password,
                 extra=given.extra_dejson,
             )

@@ -119,7 +119,8 @@ class PreflightOperator(FeedOperator):
         for check in (
             lambda: stage.source.faults(),
             lambda: _schema_faults(stage),
-            lambda: stage.hook.dataset_faults(),
+            # A dry run opens no line to Meta, not even to ask.
+            lambda: [] if stage.choices.dry_run else stage.hook.dataset_faults(),
             lambda: [] if stage.envelope else [],
             lambda: [] if stage.interval else [],
         ):
@@ -359,7 +360,8 @@ class ReportOperator(FeedOperator):
 
     def step(self, stage: Stage) -> dict[str, Any]:
         """Return the run's outcomes."""
-        tallies = [tally for tally in self.tallies if tally]
+        # The slice asks Airflow once; iterating asks for each shard, and for one too many.
+        tallies = [tally for tally in self.tallies[:] if tally]
         outcomes, reasons = merged(tallies, "outcomes"), merged(tallies, "reasons")
         rows = sum(tally["rows"] for tally in tallies)
         settled = sum(outcomes.values())

@@ -23,19 +23,22 @@ def get_provider_info() -> dict[str, Any]:
                 "hook-class-name": "capi_airflow.hook.MetaCapiHook",
                 "hook-name": "Meta Conversions API",
                 "ui-field-behaviour": {
-                    "hidden-fields": ["schema", "port", "login", "extra"],
-                    "relabeling": {"password": "Access token", "host": "Base URL"},
+                    "hidden-fields": ["schema", "extra"],
+                    "relabeling": {
+                        "login": "Dataset ID",
+                        "password": "Access token",
+                        "host": "Base URL",
+                    },
                     "placeholders": {
+                        "login": "5 to 20 digits, from Events Manager",
                         "host": "empty for https://graph.facebook.com",
+                        # Airflow 3.3's Test button sends 0 for an empty port, and then
+                        # refuses the test because 0 is not what it has stored.
+                        "port": "443",
                         "password": "from Events Manager or a system user",
                     },
                 },
                 "conn-fields": {
-                    "dataset_id": {
-                        "label": "Dataset ID",
-                        "description": "5 to 20 digits, from Events Manager.",
-                        "schema": {"type": "string", "pattern": r"^\d{5,20}$"},
-                    },
                     "environment": {
                         "label": "Environment",
                         "description": "production refuses test event codes; local allows "

@@ -15,10 +15,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-from airflow.sdk import BaseHook
 from sqlalchemy import Engine, create_engine
 
-from capi_airflow.hook import MetaCapiHook
+from capi_airflow.hook import MetaCapiHook, connection_of
 from meta_capi import spec
 from meta_capi.desk import Desk
 from meta_capi.errors import ConfigurationError, FeedError
@@ -70,7 +69,7 @@ def _read_feeds() -> tuple[dict[str, Feed], dict[str, list[str]]]:
 
 def engine_of(conn_id: str, *, pool_size: int = 2) -> Engine:
     """Return an engine for an Airflow connection; its errors quote no parameters."""
-    hook = BaseHook.get_connection(conn_id).get_hook()
+    hook = connection_of(conn_id).get_hook()
     url = getattr(hook, "sqlalchemy_url", None)
     if url is None:
         raise ConfigurationError(
@@ -261,9 +260,12 @@ def resend_policy(feed: Feed) -> ResendPolicy:
 def _moment(value: object) -> datetime | None:
     if not value:
         return None
-    moment = (
-        value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
-    )
+    try:
+        moment = datetime.fromisoformat(str(value))
+    except ValueError:
+        raise ConfigurationError(
+            "The form's times are written as 2026-11-22T06:00:00+00:00."
+        ) from None
     if moment.tzinfo is None:
         raise ConfigurationError("The form's times need a zone; add one, as +00:00.")
     return moment

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from textwrap import wrap
 from typing import Any, Final
 
 from meta_capi.catalogue import Effect, reason
@@ -52,13 +53,13 @@ def outcome_table(outcomes: Mapping[str, int], rows: int) -> list[str]:
 
 
 def reasons_table(reasons: Mapping[str, int], most: int = 3) -> list[str]:
-    """Return the most common reasons with the catalogue's words."""
+    """Return the most common reasons with the catalogue's words, in short lines."""
     lines = []
     for code, count in sorted(reasons.items(), key=lambda item: -item[1])[:most]:
         entry = reason(code)
-        lines.append(
-            f"{count:,} × {code} ({entry.effect}): {entry.meaning} {entry.action}"
-        )
+        lines.append(f"{count:,} × {code} ({entry.effect})")
+        for text in (entry.meaning, f"To do: {entry.action}"):
+            lines += wrap(text, 90, initial_indent="    ", subsequent_indent="      ")
     return lines
 
 

@@ -57,7 +57,7 @@ class ReplayOperator(FeedOperator):
         choice = {
             "states": list(params["states"]),
             "reason": params["reason"] or None,
-            "keys": list(params["keys"]) or None,
+            "keys": params["keys"] or None,
             "start": stage.choices.start,
             "end": stage.choices.end,
         }

@@ -45,14 +45,17 @@ class Destination:
     @classmethod
     def of(
         cls, *, host: str | None, port: int | None, schema: str | None,
-        password: str | None, extra: Mapping[str, Any],
+        login: str | None, password: str | None, extra: Mapping[str, Any],
     ) -> Self:  # fmt: skip
-        """Read the fields of an Airflow connection of type `meta_capi`."""
+        """Read the fields of an Airflow connection of type `meta_capi`.
+
+        The dataset is the login; `dataset_id` in the extra is taken as well.
+        """
         base_url = (host or "").strip().rstrip("/") or spec.GRAPH_HOST
         if "://" not in base_url:
             base_url = f"{schema or 'https'}://{base_url}{f':{port}' if port else ''}"
         return cls(
-            dataset_id=str(extra.get("dataset_id") or "").strip(),
+            dataset_id=str(login or extra.get("dataset_id") or "").strip(),
             token=(password or "").strip(),
             environment=str(extra.get("environment") or "production"),
             graph_version=str(extra.get("graph_version") or spec.DEFAULT_GRAPH_VERSION),
