@@ -124,9 +124,9 @@ def explain(
     return [_story(ledger, Delivery(**_stated(row))) for row in rows]
 
 
-def days(ledger: Ledger, feed: str, dataset_id: str, most: int = 7) -> list[Day]:
-    """Return a feed's latest days, the latest first."""
-    rows = _ask(ledger, "days", feed=feed, dataset_id=dataset_id, most=most)
+def days(ledger: Ledger, feed: str, dataset_id: str, since: date) -> list[Day]:
+    """Return a feed's days since one, the latest first."""
+    rows = _ask(ledger, "days", feed=feed, dataset_id=dataset_id, since=since)
     return [Day(**row) for row in rows]
 
 
@@ -137,10 +137,10 @@ def coverage(ledger: Ledger, feed: str, dataset_id: str, since: date) -> list[Co
 
 
 def freshness(
-    ledger: Ledger, feed: str, dataset_id: str, most: int = 7
+    ledger: Ledger, feed: str, dataset_id: str, since: date
 ) -> list[Freshness]:
-    """Return how long accepted events took, day by day, the latest first."""
-    rows = _ask(ledger, "freshness", feed=feed, dataset_id=dataset_id, most=most)
+    """Return how long accepted events took, day by day since one, the latest first."""
+    rows = _ask(ledger, "freshness", feed=feed, dataset_id=dataset_id, since=since)
     return [Freshness(**row) for row in rows]
 
 

@@ -563,6 +563,7 @@ class TestEnvironment:
 def _ledger_rows(world: World) -> list[tuple[object, ...]]:
     return world.execute(
         "select (select count(*) from capi.deliveries),"
-        " (select count(*) from capi.runs), (select count(*) from capi.batches), (select count(*) from capi.attempts),"
+        " (select count(*) from capi.runs), (select count(*) from capi.batches),"
+        " (select count(*) from capi.attempts),"
         " (select count(*) from capi.workers)"
     )

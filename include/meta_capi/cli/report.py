@@ -24,7 +24,8 @@ _OUTCOMES: Final = (
     "accepted", "refused", "quarantined", "withheld", "expired", "in_doubt", "pending",
 )  # fmt: skip
 _SOON: Final = timedelta(hours=24)
-_DAYS: Final = 7
+_WEEK: Final = 7
+_MONTH: Final = 30
 _SHOWN: Final = 20
 
 
@@ -174,28 +175,28 @@ def _tell_reasons(page: Page, ledger: Ledger, feed: str | None) -> None:
 
 def _tell_days(page: Page, ledger: Ledger, standing: Standing, now: datetime) -> None:
     feed, dataset_id = standing.feed, standing.dataset_id
-    fresh = {f.day: f for f in insight.freshness(ledger, feed, dataset_id, most=_DAYS)}
+    week, month = (now.date() - timedelta(days=days) for days in (_WEEK, _MONTH))
+    fresh = {f.day: f for f in insight.freshness(ledger, feed, dataset_id, week)}
     page.table(
         ["day", "rows", "accepted", "accepted value", "median delay", "within 1 hour"],
         [
             (
-                f"{day.day}",
+                str(day.day),
                 day.total,
                 day.accepted,
                 ", ".join(f"{v:,.2f} {c}" for c, v in day.accepted_value.items()),
                 ago(fresh[day.day].median_delay) if day.day in fresh else None,
                 percent(fresh[day.day].within_1_hour) if day.day in fresh else None,
             )
-            for day in insight.days(ledger, feed, dataset_id, most=_DAYS)
+            for day in insight.days(ledger, feed, dataset_id, week)
         ],
     )
     page.line()
-    since = now.date() - timedelta(days=30)
     page.table(
-        ["match key", "accepted events with it in 30 days", "share"],
+        ["match key", f"accepted events with it in {_MONTH} days", "share"],
         [
             (each.match_key, each.with_key, percent(each.share))
-            for each in insight.coverage(ledger, feed, dataset_id, since)
+            for each in insight.coverage(ledger, feed, dataset_id, month)
         ],
     )
 

@@ -173,14 +173,13 @@ where v.validation_id = %(validation_id)s
 group by v.validation_id;
 
 -- name: days
--- The latest days of a feed.
+-- A feed's days since one, the latest first.
 select
     day, total, accepted, refused, quarantined, withheld, expired, in_doubt, pending,
     accepted_value
 from capi.daily_summary
-where feed = %(feed)s and dataset_id = %(dataset_id)s
-order by day desc
-limit %(most)s;
+where feed = %(feed)s and dataset_id = %(dataset_id)s and day >= %(since)s
+order by day desc;
 
 -- name: coverage
 -- Of the accepted events since a day, the share that had each match key; keys never seen
@@ -196,11 +195,10 @@ having sum(with_key) > 0
 order by sum(with_key) desc, match_key;
 
 -- name: freshness
--- How long accepted events took, day by day, the latest first.
+-- How long accepted events took, day by day since one, the latest first.
 select
     day, accepted, median_delay, p95_delay, within_1_hour::float8 as within_1_hour,
     within_2_hours::float8 as within_2_hours, within_24_hours::float8 as within_24_hours
 from capi.freshness
-where feed = %(feed)s and dataset_id = %(dataset_id)s
-order by day desc
-limit %(most)s;
+where feed = %(feed)s and dataset_id = %(dataset_id)s and day >= %(since)s
+order by day desc;

@@ -48,51 +48,38 @@ comment on column capi.event_status.changed_after_send is
     'The row was changed after Meta accepted the event. It is not sent again.';
 
 create view capi.daily_summary as
-with counted as (
+with parts as (
     select
         dataset_id,
         feed,
         (cursor_at at time zone 'UTC')::date as day,
-        count(*) as total,
-        count(*) filter (where state = 'accepted') as accepted,
-        count(*) filter (where state = 'refused') as refused,
-        count(*) filter (where state = 'quarantined') as quarantined,
-        count(*) filter (where state = 'withheld') as withheld,
-        count(*) filter (where state = 'expired') as expired,
-        count(*) filter (where state = 'in_doubt') as in_doubt,
-        count(*) filter (where state in ('pending', 'claimed')) as pending
+        state,
+        currency,
+        count(*) as events,
+        sum(value) as value
     from capi.deliveries
-    group by 1, 2, 3
-), earned as (
-    select dataset_id, feed, day, jsonb_object_agg(currency, value order by currency) as value
-    from (
-        select
-            dataset_id,
-            feed,
-            (cursor_at at time zone 'UTC')::date as day,
-            currency,
-            sum(value) as value
-        from capi.deliveries
-        where state = 'accepted' and currency is not null and value is not null
-        group by 1, 2, 3, 4
-    ) as by_currency
-    group by 1, 2, 3
+    group by 1, 2, 3, 4, 5
 )
 select
-    counted.dataset_id,
-    counted.feed,
-    counted.day,
-    counted.total,
-    counted.accepted,
-    counted.refused,
-    counted.quarantined,
-    counted.withheld,
-    counted.expired,
-    counted.in_doubt,
-    counted.pending,
-    coalesce(earned.value, '{}') as accepted_value
-from counted
-left join earned using (dataset_id, feed, day);
+    dataset_id,
+    feed,
+    day,
+    sum(events)::bigint as total,
+    coalesce(sum(events) filter (where state = 'accepted'), 0)::bigint as accepted,
+    coalesce(sum(events) filter (where state = 'refused'), 0)::bigint as refused,
+    coalesce(sum(events) filter (where state = 'quarantined'), 0)::bigint as quarantined,
+    coalesce(sum(events) filter (where state = 'withheld'), 0)::bigint as withheld,
+    coalesce(sum(events) filter (where state = 'expired'), 0)::bigint as expired,
+    coalesce(sum(events) filter (where state = 'in_doubt'), 0)::bigint as in_doubt,
+    coalesce(sum(events) filter (where state in ('pending', 'claimed')), 0)::bigint
+        as pending,
+    coalesce(
+        jsonb_object_agg(currency, value order by currency)
+            filter (where state = 'accepted' and currency is not null and value is not null),
+        '{}'
+    ) as accepted_value
+from parts
+group by dataset_id, feed, day;
 comment on view capi.daily_summary is
     'Deliveries by feed, day and state, and the value that Meta accepted.';
 comment on column capi.daily_summary.accepted_value is
