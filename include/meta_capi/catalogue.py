@@ -79,7 +79,7 @@ _TEXTS: Final[dict[Effect, dict[str, tuple[str, str]]]] = {
         "stage.unknown": ("The lead stage is neither in the feed's `map` nor in `ignore`.", "Add the stage to the feed, or correct the row."),
         "stage.before_lead": ("The stage was reached before the lead was made; Meta drops such events.", _FIX_AND_REPLAY),
         "stage.out_of_order": ("The lead reached this stage before an earlier stage of the funnel.", _FIX_AND_REPLAY),
-        "text.unreadable": ("A text holds a character that cannot be sent (NUL or half a surrogate pair).", _FIX_AND_REPLAY),
+        "text.unreadable": ("A key, id or text cannot be sent: it holds NUL or half a surrogate pair, has lost digits, or is longer than 2,000 characters.", _FIX_AND_REPLAY),
         "event.too_large": ("The event is larger than 64,000 bytes.", "Send fewer contents, or shorter texts."),
         "gate.failed": ("The row failed an expectation of the feed's suite.", "See the run's Data Docs for the expectation; then correct the row."),
         "split.budget": ("The batch held more refused events than the requests allowed for finding them.", "See the codes of its neighbours; raise limits.requests_per_split, or correct the rows; then replay."),

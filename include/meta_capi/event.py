@@ -1,17 +1,16 @@
 """A row becomes an event, or is held with a reason.
 
-Rows come as columns, and the rules of `normalise`, `money` and `moments` are asked once
-for each value that repeats. A check that fails takes its row out of the slice before the
-next one is asked: of a customer who gave no consent, no match key is ever read.
+Rows come as columns, and the rules of `normalise`, `money` and `moments` are asked
+once for each value that repeats. A check that fails takes its row out of the slice
+before the next one is asked: of a customer who gave no consent, no match key is ever
+read.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -20,31 +19,39 @@ from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 from meta_capi import match_keys, moments, money, spec
-from meta_capi.feed import Amount, Feed, Flag, Moment, Text
+from meta_capi.contents import read_contents
+from meta_capi.feed import Amount, Feed, Moment, Text
 from meta_capi.lifecycle import State
+from meta_capi.names import (
+    clean_text,
+    event_id,
+    joined_key,
+    key_of,
+    occurrence_key,
+    split_key,
+)
 from meta_capi.normalise import Flaw, country, state, text_of
 
-__all__ = ["Builder", "Built", "Columns", "event_id", "joined_key", "key_of", "split_key"]
+__all__ = [
+    "Builder", "Built", "Columns", "event_id", "joined_key", "key_of", "occurrence_key",
+    "split_key",
+]  # fmt: skip
 
 Columns = Mapping[str, Sequence[object]]
 """A slice of rows: column name to values, all of one length."""
 
-# Our own namespace for UUIDv5 event ids. Changing it would make every event new to Meta.
-_NAMESPACE: Final = bytes.fromhex("6f2b1c5e8d3a4f71b0c95e7a2d4c8f16")
 _CACHE_ENTRIES: Final = 100_000
-_CONTENT_KEYS: Final = (
-    "id", "quantity", "item_price", "title", "description", "brand", "category",
-    "delivery_category",
-)  # fmt: skip
 _SENDABLE: Final = State.PENDING
+# What no datetime can name is older than any window; the ledger keeps no time of it.
+_FIRST_SECOND: Final = int(datetime.min.replace(tzinfo=UTC).timestamp())
 
 
 @dataclass(slots=True)
 class Built:
     """A slice after building: one entry a row in every list.
 
-    A row is to be sent where `states` is pending and `reasons` is None; its event's bytes
-    are in `bodies`. Every other row is held: `reasons` says why.
+    A row is to be sent where `states` is pending and `reasons` is None; its event's
+    bytes are in `bodies`. Every other row is held: `reasons` says why.
     """
 
     source_keys: list[str]
@@ -55,7 +62,7 @@ class Built:
     states: list[State]
     reasons: list[str | None]
     masks: list[int]
-    bodies: list[bytes | None]
+    bodies: list[bytes | None] = field(repr=False)
     digests: list[bytes | None]
     values: list[str | None]
     currencies: list[str | None]
@@ -72,55 +79,10 @@ class Built:
         return [i for i, reason in enumerate(self.reasons) if reason is None]
 
     def hold(self, row: int, state: State, reason: str) -> None:
-        """Take a row out of what is to be sent."""
-        self.states[row], self.reasons[row], self.bodies[row] = state, reason, None
-
-
-def joined_key(parts: Iterable[str]) -> str:
-    """Return one text for a key of several columns; different keys, different texts.
-
-    >>> joined_key(["L-1", "mql"])
-    'L-1|mql'
-    >>> joined_key(["a|b"]) == joined_key(["a", "b"])
-    False
-    """
-    return "|".join(part.replace("%", "%25").replace("|", "%7C") for part in parts)
-
-
-def key_of(values: Iterable[object]) -> str:
-    """Return the source key of a row's key values; empty if a part is empty.
-
-    >>> key_of([7, "mql"]), key_of([None, "mql"])
-    ('7|mql', '')
-    """
-    parts = [_key_text(value) for value in values]
-    return "" if None in parts else joined_key(part for part in parts if part is not None)
-
-
-def split_key(text: str) -> list[str]:
-    """Undo `joined_key`, and forget which occurrence the row was.
-
-    >>> split_key(joined_key(["a|b", "c"]))
-    ['a|b', 'c']
-    >>> split_key("ord-1#dup2")
-    ['ord-1']
-    """
-    plain = re.sub(r"#dup\d+$", "", text)
-    return [part.replace("%7C", "|").replace("%25", "%") for part in plain.split("|")]
-
-
-def event_id(dataset_id: str, event_name: str, source_key: str) -> str:
-    """Return the event's UUIDv5: the same conversion, the same id, for ever.
-
-    Nothing else goes in: no amount, no time, no run. A corrected row is not a new event.
-
-    >>> event_id("1234567890", "Purchase", "ord-1")
-    '24d4ffbd-7bc5-5c2b-b6bf-0a4b9d2b6b44'
-    """
-    name = f"{dataset_id}\n{event_name}\n{source_key}".encode()
-    digits = hashlib.sha1(_NAMESPACE + name, usedforsecurity=False).hexdigest()
-    variant = "89ab"[int(digits[16], 16) & 3]
-    return f"{digits[:8]}-{digits[8:12]}-5{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:32]}"
+        """Take a row out of what is to be sent; the first reason stands."""
+        if self.reasons[row] is None:
+            self.states[row], self.reasons[row] = state, reason
+            self.bodies[row] = None
 
 
 class Builder:
@@ -133,7 +95,9 @@ class Builder:
         today: the latest birthday believed.
     """
 
-    def __init__(self, feed: Feed, *, dataset_id: str, digest_key: bytes, today: date) -> None:
+    def __init__(
+        self, feed: Feed, *, dataset_id: str, digest_key: bytes, today: date
+    ) -> None:
         self._feed = feed
         self._dataset_id = dataset_id
         self._digest_key = digest_key
@@ -168,7 +132,10 @@ class Builder:
         rows = len(keys)
         return Built(
             source_keys=keys,
-            cursors=[_aware(at, self._feed.cursor_zone) for at in columns[self._feed.source.cursor.column]],
+            cursors=[
+                _aware(at, self._feed.cursor_zone)
+                for at in columns[self._feed.source.cursor.column]
+            ],
             event_names=[self._feed.event.name] * rows,
             event_ids=[None] * rows,
             event_times=[None] * rows,
@@ -183,11 +150,22 @@ class Builder:
         )
 
     def _source_keys(self, columns: Columns) -> list[str]:
-        return [key_of(parts) for parts in zip(*(columns[name] for name in self._feed.source.key), strict=True)]
+        return [
+            key_of(parts)
+            for parts in zip(
+                *(columns[name] for name in self._feed.source.key), strict=True
+            )
+        ]
 
-    def _keep_keyed(self, columns: Columns, built: Built, alive: list[int]) -> list[int]:
+    def _keep_keyed(
+        self, columns: Columns, built: Built, alive: list[int]
+    ) -> list[int]:
         keys = built.source_keys
-        if "" not in keys and len(set(keys)) == len(keys) and max(map(len, keys), default=0) <= spec.MAX_EVENT_ID_CHARACTERS:
+        if (
+            "" not in keys
+            and len(set(keys)) == len(keys)
+            and max(map(len, keys), default=0) <= spec.MAX_EVENT_ID_CHARACTERS
+        ):
             return alive
         times = Counter(keys)
         seen: Counter[str] = Counter()
@@ -197,9 +175,10 @@ class Builder:
             seen[key] += 1
             if not key:
                 keys[row] = self._name_for_nameless(columns, row)
-                built.hold(row, State.QUARANTINED, "key.missing")
+                built.hold(row, State.QUARANTINED, self._key_flaw(columns, row))
             elif len(key) > spec.MAX_EVENT_ID_CHARACTERS:
-                keys[row] = f"long:{self._fingerprint(key.encode()).hex()}"
+                name = f"long:{self._fingerprint(key.encode()).hex()}"
+                keys[row] = occurrence_key(name, seen[key])
                 built.hold(row, State.QUARANTINED, "key.too_long")
             elif times[key] > 1:
                 keys[row] = occurrence_key(key, seen[key])
@@ -208,10 +187,14 @@ class Builder:
                 kept.append(row)
         return kept
 
+    def _key_flaw(self, columns: Columns, row: int) -> str:
+        texts = [text_of(columns[name][row]) for name in self._feed.source.key]
+        return "key.missing" if None in texts else "text.unreadable"
+
     def _name_for_nameless(self, columns: Columns, row: int) -> str:
-        """Name a row without a key by its content, so that reading it again finds it."""
-        content = repr([columns[name][row] for name in self._feed.columns]).encode("utf-8", "replace")
-        name = f"nokey:{self._fingerprint(content).hex()}"
+        """Name a row without a key by its content, to know it when it is read again."""
+        content = repr([text_of(columns[name][row]) for name in self._feed.columns])
+        name = f"nokey:{self._fingerprint(content.encode()).hex()}"
         self._keyless[name] += 1
         return occurrence_key(name, self._keyless[name])
 
@@ -220,13 +203,24 @@ class Builder:
 
     # --- whether it may go out ----------------------------------------------------
 
-    def _keep_consented(self, columns: Columns, built: Built, alive: list[int]) -> list[int]:
+    def _keep_consented(
+        self, columns: Columns, built: Built, alive: list[int]
+    ) -> list[int]:
         name = self._feed.consent.column
         if name is None:
             return alive
-        return _keep(built, alive, columns[name], self._consent, State.WITHHELD, "consent.not_given")
+        return _keep(
+            built,
+            alive,
+            columns[name],
+            self._consent,
+            State.WITHHELD,
+            "consent.not_given",
+        )
 
-    def _keep_staged(self, columns: Columns, built: Built, alive: list[int]) -> list[int]:
+    def _keep_staged(
+        self, columns: Columns, built: Built, alive: list[int]
+    ) -> list[int]:
         stages = self._feed.event.stages
         if stages is None:
             return alive
@@ -234,14 +228,18 @@ class Builder:
         ignored = set(stages.ignore)
         column = columns[stages.column]
         for row in alive:
-            stage = _clean_text(column[row])
+            stage = clean_text(column[row])
             if name := stages.map.get(stage) if stage else None:
                 built.event_names[row] = name
                 kept.append(row)
             elif stage in ignored:
                 built.hold(row, State.WITHHELD, "stage.ignored")
             else:
-                built.hold(row, State.QUARANTINED, "stage.unknown" if stage else "stage.missing")
+                built.hold(
+                    row,
+                    State.QUARANTINED,
+                    "stage.unknown" if stage else "stage.missing",
+                )
         return kept
 
     def _keep_timely(
@@ -255,12 +253,14 @@ class Builder:
         for row in alive:
             at = read(column[row])
             if not isinstance(at, int):
-                built.hold(row, State.QUARANTINED, "time.missing" if at is None else at.value)
+                built.hold(
+                    row, State.QUARANTINED, "time.missing" if at is None else at.value
+                )
                 continue
             if at > latest:
                 built.hold(row, State.QUARANTINED, "time.in_future")
                 continue
-            built.event_times[row] = at
+            built.event_times[row] = at if at >= _FIRST_SECOND else None
             if at < oldest:
                 built.hold(row, State.EXPIRED, "window.over")
             elif self._holding and at + self._holding > now:
@@ -270,7 +270,9 @@ class Builder:
                 kept.append(row)
         return self._keep_after_lead(columns, built, kept)
 
-    def _keep_after_lead(self, columns: Columns, built: Built, alive: list[int]) -> list[int]:
+    def _keep_after_lead(
+        self, columns: Columns, built: Built, alive: list[int]
+    ) -> list[int]:
         stages = self._feed.event.stages
         if stages is None:
             return alive
@@ -286,15 +288,19 @@ class Builder:
                 kept.append(row)
         return kept
 
-    def _keep_identified(self, columns: Columns, built: Built, alive: list[int]) -> list[int]:
+    def _keep_identified(
+        self, columns: Columns, built: Built, alive: list[int]
+    ) -> list[int]:
         given = self._feed.event.id
         kept: list[int] = []
         taken: set[tuple[str | None, str]] = set()
         for row in alive:
             name = built.event_names[row]
-            identity = _clean_text(columns[given][row]) if given else None
-            if identity is None:
-                identity = event_id(self._dataset_id, str(name), built.source_keys[row])
+            own = text_of(columns[given][row]) if given else None
+            if isinstance(own, Flaw):
+                built.hold(row, State.QUARANTINED, "text.unreadable")
+                continue
+            identity = own.strip() if own else self._made_id(built, row)
             if len(identity) > spec.MAX_EVENT_ID_CHARACTERS:
                 built.hold(row, State.QUARANTINED, "event_id.too_long")
             elif (name, identity) in taken:
@@ -305,26 +311,39 @@ class Builder:
                 kept.append(row)
         return kept
 
+    def _made_id(self, built: Built, row: int) -> str:
+        name, key = str(built.event_names[row]), built.source_keys[row]
+        return event_id(self._dataset_id, name, key)
+
     # --- custom_data ----------------------------------------------------------------
 
     def _custom_data(
         self, columns: Columns, built: Built, alive: list[int]
     ) -> tuple[dict[int, str], list[int]]:
-        """Return the JSON members of custom_data by row, and the rows that have them."""
+        """Return custom_data's JSON members by row, and the rows that have them."""
         parts: dict[int, list[str]] = {row: [] for row in alive}
         self._amounts(columns, built, parts)
         self._texts(columns, built, parts)
         self._contents(columns, built, parts)
         if stages := self._feed.event.stages:
-            crm = f'"event_source":"{spec.CRM_EVENT_SOURCE}","lead_event_source":{encode_basestring(stages.crm)}'
+            crm = (
+                f'"event_source":"{spec.CRM_EVENT_SOURCE}",'
+                f'"lead_event_source":{encode_basestring(stages.crm)}'
+            )
             for members in parts.values():
                 members.append(crm)
         kept = [row for row in alive if built.reasons[row] is None]
         return {row: ",".join(parts[row]) for row in kept}, kept
 
-    def _amounts(self, columns: Columns, built: Built, parts: dict[int, list[str]]) -> None:
+    def _amounts(
+        self, columns: Columns, built: Built, parts: dict[int, list[str]]
+    ) -> None:
         custom = self._feed.custom_data
-        required = {name for name in self._feed.event_names if name in spec.EVENTS_REQUIRING_VALUE}
+        required = {
+            name
+            for name in self._feed.event_names
+            if name in spec.EVENTS_REQUIRING_VALUE
+        }
         if custom.currency is None:
             return
         amounts = {
@@ -375,7 +394,9 @@ class Builder:
         code = money.currency(columns[part.column][row]) if part.column else None
         return part.default if code is None else code
 
-    def _texts(self, columns: Columns, built: Built, parts: dict[int, list[str]]) -> None:
+    def _texts(
+        self, columns: Columns, built: Built, parts: dict[int, list[str]]
+    ) -> None:
         named: list[tuple[str, Text]] = [
             (name, part)
             for name in spec.CUSTOM_DATA_TEXT_KEYS
@@ -400,13 +421,15 @@ class Builder:
                     elif text and (text := text.strip()):
                         members.append(label + encode_basestring(text))
 
-    def _contents(self, columns: Columns, built: Built, parts: dict[int, list[str]]) -> None:
+    def _contents(
+        self, columns: Columns, built: Built, parts: dict[int, list[str]]
+    ) -> None:
         ref = self._feed.custom_data.contents
         if ref is None:
             return
         column = columns[ref.column]
         for row, members in parts.items():
-            items, reason = _read_contents(column[row])
+            items, reason = read_contents(column[row])
             if reason:
                 built.hold(row, State.QUARANTINED, reason)
             elif items:
@@ -446,11 +469,13 @@ class Builder:
         codes = []
         for row in alive:
             raw = column[row]
-            text = raw if type(raw) is str else _clean_text(raw) or ""
-            if text not in known:
+            if type(raw) is not str:
+                codes.append(_country_code(raw, default))
+                continue
+            if raw not in known:
                 _bound(known)
-                known[text] = _country_code(text, default)
-            codes.append(known[text])
+                known[raw] = _country_code(raw, default)
+            codes.append(known[raw])
         return codes
 
     def _read_key(
@@ -483,8 +508,10 @@ class Builder:
             elif entry is not None:
                 built.flaws[str(entry)] += 1
 
-    def _fragment(self, key: str, raw: object, code: str | None) -> tuple[int, str] | str | None:
-        """Return a match key's JSON member, or the flaw's code, or None if it is empty."""
+    def _fragment(
+        self, key: str, raw: object, code: str | None
+    ) -> tuple[int, str] | str | None:
+        """Return a match key's JSON member, or the flaw's code, or None for nothing."""
         part = self._feed.user_data[key]  # type: ignore[index]
         context = match_keys.Context(
             country=code.lower() if code else None,
@@ -542,21 +569,12 @@ class Builder:
         return out
 
 
-def occurrence_key(key: str, number: int) -> str:
-    """Name the nth row that has the same key; the first has the key itself.
-
-    >>> occurrence_key("ord-1", 2)
-    'ord-1#dup2'
-    """
-    return key if number == 1 else f"{key}#dup{number}"
-
-
 def _prefix(name: str) -> str:
     return f'{{"event_name":{encode_basestring(name)},"event_time":'
 
 
 def _ldu_state(raw: object) -> int | None:
-    text = _clean_text(raw)
+    text = clean_text(raw)
     code = state(text, "us") if text else None
     return spec.LDU_STATES.get(code.upper()) if isinstance(code, str) else None
 
@@ -587,7 +605,9 @@ def _matches(values: Sequence[object]) -> Callable[[object], bool]:
             accepted.add(str(value).strip().lower())
 
     def matches(value: object) -> bool:
-        return value is not None and str(value).strip().lower() in accepted
+        # Texts as they are: `none` can be somebody's answer.
+        text = value if isinstance(value, str) else text_of(value)
+        return isinstance(text, str) and text.strip().lower() in accepted
 
     return matches
 
@@ -605,19 +625,12 @@ def _keep(
     return kept
 
 
-def _clean_text(value: object) -> str | None:
-    text = text_of(value)
-    return text.strip() or None if isinstance(text, str) else None
-
-
-def _key_text(value: object) -> str | None:
-    if type(value) is int:
-        return str(value)
-    return _clean_text(value)
-
-
-def _country_code(text: str, default: str | None) -> str | None:
-    code = country(text) if text.strip() else None
+def _country_code(raw: object, default: str | None) -> str | None:
+    """Return a row's country; the default only where the row names none."""
+    text = text_of(raw)
+    if isinstance(text, Flaw):
+        return None
+    code = country(text) if text else None
     if code is None:
         return default
     return None if isinstance(code, Flaw) else code.upper()
@@ -640,38 +653,3 @@ def _bound(cache: dict[Any, Any]) -> None:
     """Forget everything when a cache is full: memory stays flat, whatever comes."""
     if len(cache) >= _CACHE_ENTRIES:
         cache.clear()
-
-
-def _read_contents(value: object) -> tuple[str, str | None]:
-    """Return contents as JSON text, and the reason if they cannot be sent."""
-    if value is None or value == "":
-        return "", None
-    try:
-        items = json.loads(value) if isinstance(value, str | bytes) else value
-    except ValueError:
-        return "", "contents.unreadable"
-    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-        return "", "contents.unreadable"
-    clean = []
-    for item in items:
-        identity, quantity = item.get("id"), item.get("quantity")
-        if isinstance(identity, bool | float) or identity in (None, "") or not _positive(quantity):
-            return "", "contents.incomplete"
-        entry = {key: item[key] for key in _CONTENT_KEYS if item.get(key) is not None}
-        clean.append(entry | {"id": str(identity)})
-    try:
-        text = json.dumps(clean, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_number)
-        text.encode()
-    except (ValueError, TypeError):
-        return "", "contents.unreadable"
-    return (text if clean else ""), None
-
-
-def _positive(value: object) -> bool:
-    return isinstance(value, int | float | Decimal) and not isinstance(value, bool) and value > 0
-
-
-def _number(value: object) -> float:
-    if isinstance(value, Decimal):
-        return float(value)
-    raise TypeError

@@ -1,0 +1,103 @@
+"""What a conversion is called: its source key, and its event's id.
+
+Both are made from the row's key alone: a row is the same conversion each time it is
+read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import Final
+
+from meta_capi.normalise import text_of
+
+__all__ = [
+    "clean_text", "event_id", "joined_key", "key_of", "occurrence_key", "split_key",
+]  # fmt: skip
+
+# Our own namespace for UUIDv5 event ids. Another would make every event new to Meta.
+_NAMESPACE: Final = bytes.fromhex("6f2b1c5e8d3a4f71b0c95e7a2d4c8f16")
+_OCCURRENCE: Final = "#dup"
+
+
+def clean_text(value: object) -> str | None:
+    """Return a value's text between its ends; None where there is none to be read.
+
+    >>> clean_text(" ord-1 "), clean_text("NULL")
+    ('ord-1', None)
+    """
+    text = text_of(value)
+    return text.strip() or None if isinstance(text, str) else None
+
+
+def joined_key(parts: Iterable[str]) -> str:
+    """Return one text for a key of several columns; different keys, different texts.
+
+    >>> joined_key(["L-1", "mql"])
+    'L-1|mql'
+    >>> joined_key(["a|b"]) == joined_key(["a", "b"])
+    False
+    """
+    return "|".join(map(_escaped, parts))
+
+
+def _escaped(part: str) -> str:
+    # `#dup` stands before the number of an occurrence.
+    plain = part.replace("%", "%25").replace("|", "%7C")
+    return plain.replace(_OCCURRENCE, "%23dup")
+
+
+def key_of(values: Iterable[object]) -> str:
+    """Return the source key of a row's key values; empty if a part is empty.
+
+    >>> key_of([7, "mql"]), key_of([None, "mql"])
+    ('7|mql', '')
+    """
+    parts = [clean_text(value) or "" for value in values]
+    return joined_key(parts) if all(parts) else ""
+
+
+def split_key(text: str) -> list[str]:
+    """Undo `joined_key`, and forget which occurrence the row was.
+
+    >>> split_key(joined_key(["a|b", "c"]))
+    ['a|b', 'c']
+    >>> split_key("ord-1#dup2")
+    ['ord-1']
+    """
+    plain, _, _ = text.partition(_OCCURRENCE)
+    return [
+        part.replace("%23", "#").replace("%7C", "|").replace("%25", "%")
+        for part in plain.split("|")
+    ]
+
+
+def event_id(dataset_id: str, event_name: str, source_key: str) -> str:
+    """Return the event's UUIDv5: the same conversion, the same id, for ever.
+
+    Nothing else goes in: no amount, no time, no run. A corrected row is no new event.
+
+    >>> event_id("1234567890", "Purchase", "ord-1")
+    'dc00c8e7-954b-51f9-bcc6-919bc28bb6ee'
+    """
+    name = f"{dataset_id}\n{event_name}\n{source_key}".encode()
+    digits = hashlib.sha1(_NAMESPACE + name, usedforsecurity=False).hexdigest()
+    variant = "89ab"[int(digits[16], 16) & 3]
+    parts = (
+        digits[:8],
+        digits[8:12],
+        f"5{digits[13:16]}",
+        f"{variant}{digits[17:20]}",
+        digits[20:32],
+    )
+    return "-".join(parts)
+
+
+def occurrence_key(key: str, number: int) -> str:
+    """Name the nth row that has the same key; the first has the key itself.
+
+    >>> occurrence_key("ord-1", 2)
+    'ord-1#dup2'
+    """
+    return key if number == 1 else f"{key}{_OCCURRENCE}{number}"
