@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from meta_capi import spec
@@ -17,7 +17,8 @@ from meta_capi.errors import ConfigurationError
 
 __all__ = ["Batch", "Envelope", "OwedEvent", "cut"]
 
-_TEST_CODE: Final = re.compile(r"^[A-Za-z0-9_-]{4,40}$")
+_AGENT: Final = re.compile(spec.PARTNER_AGENT_PATTERN)
+_TEST_CODE: Final = re.compile(r"[A-Za-z0-9_-]{4,40}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,7 @@ class OwedEvent:
     """An event on a worker's desk: the conversion's key and the event's bytes."""
 
     source_key: str
-    body: bytes
+    body: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +56,12 @@ class Envelope:
     upload_tag: str | None = None
 
     def __post_init__(self) -> None:
-        if self.partner_agent and not re.match(
-            spec.PARTNER_AGENT_PATTERN, self.partner_agent
-        ):
+        if self.partner_agent and not _AGENT.fullmatch(self.partner_agent):
             raise ConfigurationError(
-                "The partner agent must have 2 to 22 characters and at least two letters."
+                "The partner agent must have 2 to 22 characters, of letters, digits "
+                "and . _ -, at least two letters among them."
             )
-        if self.test_event_code and not _TEST_CODE.match(self.test_event_code):
+        if self.test_event_code and not _TEST_CODE.fullmatch(self.test_event_code):
             raise ConfigurationError(
                 "The test event code has characters that Meta's codes do not have; "
                 "copy it from Events Manager, as TEST12345."

@@ -8,32 +8,37 @@ token's owner. The HTTP status is a hint at most: throttles were seen with 400, 
 from __future__ import annotations
 
 import json
-import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from meta_capi import spec
 from meta_capi.catalogue import meta_code
 
 __all__ = [
-    "Accepted", "Answer", "NotSent", "Receipt", "Refused", "Stopped", "Throttled", "Unknown",
-    "Verdict", "read",
+    "Accepted", "Answer", "NotSent", "Receipt", "Refused", "Stopped", "Throttled",
+    "Unknown", "Verdict", "read",
 ]  # fmt: skip
 
-_TRACE: Final = re.compile(r"^[A-Za-z0-9_+/=.-]{1,64}$")
-_USAGE_HEADERS: Final = ("x-app-usage", "x-business-use-case-usage", "x-ad-account-usage")
+_TRACE: Final = re.compile(r"[A-Za-z0-9_+/=.-]{1,64}")
+_BLAME: Final = re.compile(r"data\W{1,6}\[?\W{0,3}(\d{1,4})(?!\d)")
+_USAGE_HEADERS: Final = (
+    "x-app-usage",
+    "x-business-use-case-usage",
+    "x-ad-account-usage",
+)
 _LONGEST_WAIT: Final = 24 * 3_600
 _HUGE: Final = 2**31 - 1
 
 
-class Answer(NamedTuple):
-    """What came back over the line."""
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back over the line. Its text may repeat what was sent."""
 
     status: int
-    headers: Mapping[str, str]
-    body: bytes
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +115,8 @@ def read(given: Answer, *, events: int) -> Verdict:
 
     >>> read(Answer(200, {}, b'{"events_received":2}'), events=2).receipt.http_status
     200
-    >>> read(Answer(400, {}, b'{"error":{"code":100,"error_subcode":2804003}}'), events=2).reason
+    >>> refusal = b'{"error":{"code":100,"error_subcode":2804003}}'
+    >>> read(Answer(400, {}, refusal), events=2).reason
     'meta.100.2804003'
     >>> read(Answer(200, {}, b"<html>sign in</html>"), events=2).reason
     'answer.unclear'
@@ -124,9 +130,13 @@ def read(given: Answer, *, events: int) -> Verdict:
         return _error(status, lower, error, usage, regain)
     if 300 <= status < 400:
         receipt = Receipt(http_status=status, usage_percent=usage)
-        return Stopped(receipt, "the address answers with a redirect, which is never followed")
+        return Stopped(
+            receipt, "the address answers with a redirect, which is never followed"
+        )
     if status == 429:
-        return Throttled(Receipt(http_status=status, usage_percent=usage), _wait(lower, regain))
+        return Throttled(
+            Receipt(http_status=status, usage_percent=usage), _wait(lower, regain)
+        )
     if status in (401, 403, 404, 405) and not isinstance(answer, dict):
         # No Graph error in it, so no Graph API behind it: a proxy or a wrong address.
         receipt = Receipt(http_status=status, usage_percent=usage)
@@ -138,14 +148,16 @@ def read(given: Answer, *, events: int) -> Verdict:
 
 def _success(status: int, answer: Any, usage: int | None, events: int) -> Verdict:
     if not isinstance(answer, dict):
-        return Unknown(Receipt(http_status=status, usage_percent=usage), "answer.unclear")
+        return Unknown(
+            Receipt(http_status=status, usage_percent=usage), "answer.unclear"
+        )
     messages = answer.get("messages")
     received = answer.get("events_received")
     counted = isinstance(received, int) and not isinstance(received, bool)
     receipt = Receipt(
         http_status=status,
         fbtrace_id=_trace(answer.get("fbtrace_id")),
-        events_received=min(max(received, -1), _HUGE) if counted else None,
+        events_received=_number(received),
         messages=len(messages) if isinstance(messages, list) else None,
         usage_percent=usage,
     )
@@ -176,7 +188,13 @@ def _error(
     if sentence := _stop_sentence(code, subcode):
         return Stopped(receipt, sentence)
     transient = error.get("is_transient") is True
-    if code is None or code < 0 or code in spec.TRANSIENT_CODES or transient or status >= 500:
+    if (
+        code is None
+        or code < 0
+        or code in spec.TRANSIENT_CODES
+        or transient
+        or status >= 500
+    ):
         return Unknown(receipt, "answer.unclear")
     return Refused(receipt, _blamed(error))
 
@@ -195,7 +213,7 @@ def _stop_sentence(code: int | None, subcode: int | None) -> str | None:
     return None
 
 
-def _json(body: bytes) -> Any:
+def _json(body: bytes | str) -> Any:
     try:
         return json.loads(body)
     except (ValueError, RecursionError):
@@ -212,15 +230,17 @@ def _number(value: object) -> int | None:
 
 
 def _trace(value: object) -> str | None:
-    return value if isinstance(value, str) and _TRACE.match(value) else None
+    return value if isinstance(value, str) and _TRACE.fullmatch(value) else None
 
 
 def _blamed(error: Mapping[str, Any]) -> int | None:
     """Find `data[n]` in the answer: the path of 2804019, or blame_field_specs."""
-    for place in (error.get("message"), json.dumps(error.get("error_data"))):
-        if isinstance(place, str) and (
-            match := re.search(r"data\W{1,6}\[?\W{0,3}(\d{1,4})", place)
-        ):
+    try:
+        data = json.dumps(error.get("error_data"))
+    except RecursionError:
+        data = ""
+    for place in (error.get("message"), data):
+        if isinstance(place, str) and (match := _BLAME.search(place)):
             return int(match[1])
     return None
 
@@ -239,25 +259,33 @@ def _usage(headers: Mapping[str, str]) -> tuple[int | None, float | None]:
     percents: list[float] = []
     minutes: list[float] = []
     for name in _USAGE_HEADERS:
-        for part in _objects(_json(headers.get(name, "")[:20_000].encode())):
+        for part in _objects(_json(headers.get(name, "")[:20_000])):
             for key, value in part.items():
                 if isinstance(value, bool) or not isinstance(value, int | float):
                     continue
-                if not math.isfinite(value) or value < 0:
+                # A NaN is not above zero; an endless number is as long as the longest.
+                if not value >= 0:
                     continue
                 if key == "estimated_time_to_regain_access":
                     minutes.append(min(value, _LONGEST_WAIT / 60))
-                elif key in ("call_count", "total_cputime", "total_time", "acc_id_util_pct"):
+                elif key in (
+                    "call_count",
+                    "total_cputime",
+                    "total_time",
+                    "acc_id_util_pct",
+                ):
                     percents.append(min(value, 1_000))
     wait = max(minutes) * 60 if minutes and max(minutes) > 0 else None
     return (int(max(percents)) if percents else None), wait
 
 
-def _objects(value: Any) -> list[dict[str, Any]]:
-    """Return every object inside parsed JSON, at any of the depths the headers use."""
-    if isinstance(value, dict):
-        inner = [found for part in value.values() for found in _objects(part)]
-        return [value, *inner]
-    if isinstance(value, list):
-        return [found for part in value for found in _objects(part)]
-    return []
+def _objects(value: Any) -> Iterator[dict[str, Any]]:
+    """Yield every object inside parsed JSON, at any of the depths the headers use."""
+    left = [value]
+    while left:
+        match left.pop():
+            case dict() as found:
+                yield found
+                left += found.values()
+            case list() as found:
+                left += found
