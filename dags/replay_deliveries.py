@@ -17,6 +17,7 @@ Example: `{"feed": "offline_purchases", "reason": "currency.unknown", "dry_run":
 from datetime import UTC, datetime
 
 from airflow.sdk import DAG
+
 from capi_airflow.forms import replay_form
 from capi_airflow.stage import all_feeds
 from capi_airflow.tending import ReplayOperator

@@ -22,6 +22,7 @@ shard · `report` checks that every source row has exactly one outcome.
 from datetime import UTC, datetime, timedelta
 
 from airflow.sdk import DAG, Asset, CronDataIntervalTimetable
+
 from capi_airflow.forms import send_form
 from capi_airflow.operators import (
     BrokenFeedOperator,

@@ -17,6 +17,7 @@ that fails does not keep the others from being tended.
 from datetime import UTC, datetime, timedelta
 
 from airflow.sdk import DAG
+
 from capi_airflow.stage import all_feeds
 from capi_airflow.tending import TendOperator
 

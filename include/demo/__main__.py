@@ -101,7 +101,8 @@ def up(folder: Path, options: argparse.Namespace) -> None:
     )
     _refuse_a_few(graph_url, postgres.dsn("warehouse"))
     say(
-        f"Local Graph API: {graph_url} (keeps Meta's rules; refuses {_REFUSED_ORDERS} orders of its own accord)"
+        f"Local Graph API: {graph_url} (keeps Meta's rules; refuses {_REFUSED_ORDERS} "
+        "orders of its own accord)"
     )
 
     airflow = Airflow(
@@ -143,7 +144,8 @@ def up(folder: Path, options: argparse.Namespace) -> None:
     print(f"\nAirflow   {airflow.url}   user {user}   password {password}")
     print(f"Data Docs {folder / 'data_docs' / 'index.html'}")
     print(
-        f"Done in {time.monotonic() - started:.0f} s. `make demo` again sends nothing twice; `make down` stops it."
+        f"Done in {time.monotonic() - started:.0f} s. `make demo` again sends nothing "
+        "twice; `make down` stops it."
     )
     if failed:
         raise DemoError(

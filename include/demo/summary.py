@@ -51,7 +51,8 @@ def lines(
     ).json()
     out += [
         "",
-        f"Accepted in the ledger: {accepted:,}. Received by the Graph API: {_received(received):,}.",
+        f"Accepted in the ledger: {accepted:,}. "
+        f"Received by the Graph API: {_received(received):,}.",
         "",
     ]
     out += ["Three rows and their fate:"]

@@ -9,22 +9,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 import psycopg
 
 from meta_capi import spec
+from meta_capi.claiming import Claim, Claimed, next_numbers
 from meta_capi.errors import LeaseLostError, LedgerError
 from meta_capi.event import Built
 from meta_capi.ledger import Ledger, ResendPolicy, Run
 from meta_capi.lifecycle import State
-from meta_capi.payload import Batch, OwedEvent, cut
+from meta_capi.payload import Batch, OwedEvent
 from meta_capi.sql import queries
 from meta_capi.verdict import Receipt
 
-__all__ = ["COVER_SECONDS", "LEASE_SECONDS", "Claimed", "Desk", "Settled"]
+__all__ = ["COVER_SECONDS", "LEASE_SECONDS", "Desk", "Settled"]
 
 _SQL: Final = queries("ledger")
 # Six requests long (SQS advises the same for its leases): a worker that lives renews it
@@ -32,15 +33,6 @@ _SQL: Final = queries("ledger")
 LEASE_SECONDS: Final = 6 * spec.REQUEST_DEADLINE_SECONDS
 # No request begins that the lease does not cover twice over.
 COVER_SECONDS: Final = 2 * spec.REQUEST_DEADLINE_SECONDS
-
-
-@dataclass(slots=True)
-class Claimed:
-    """What became of a slice: batches for this worker, and where the other rows stand."""
-
-    batches: list[Batch] = field(default_factory=list)
-    standing: Counter[tuple[str, str | None]] = field(default_factory=Counter)
-    """Rows not claimed, by state and reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,132 +86,15 @@ class Desk:
 
         One transaction: after a crash either all of it stands or nothing.
         """
-        return self._ledger.attempt(
-            lambda cursor: self._claim(cursor, built, most_events, most_bytes)
-        )
 
-    def _claim(
-        self, cursor: psycopg.Cursor[dict[str, Any]], built: Built, most_events: int,
-        most_bytes: int,
-    ) -> Claimed:  # fmt: skip
-        claimed = Claimed()
-        cursor.execute(_SQL["make_incoming"])
-        _copy(cursor, built)
-        cursor.execute(_SQL["describe_incoming"])
-        cursor.execute(_SQL["find_taken"], self._values())
-        if taken := [row["ordinal"] for row in cursor.fetchall()]:
-            _free_taken(cursor, built, taken)
-        cursor.execute(_SQL["compare"], self._values())
-        kept = {
-            row["ordinal"]: (row["state"], row["reason"]) for row in cursor.fetchall()
-        }
-        if kept:
-            cursor.execute(_SQL["touch"], self._values(ordinals=list(kept)))
-            claimed.standing.update(kept.values())
-        held = [
-            row
-            for row, reason in enumerate(built.reasons)
-            if reason is not None and row not in kept
-        ]
-        if held:
-            cursor.execute(_SQL["hold"], self._values(ordinals=held))
-            claimed.standing.update(
-                (built.states[row].value, built.reasons[row]) for row in held
-            )
-        rows = [row for row in built.sendable if row not in kept]
-        if rows:
-            claimed.batches = self._take(cursor, built, rows, most_events, most_bytes)
-            lost = len(rows) - sum(map(len, claimed.batches))
-            if lost:
-                claimed.standing[State.CLAIMED.value, None] += lost
-        return claimed
+        def step(cursor: psycopg.Cursor[dict[str, Any]]) -> Claimed:
+            claim = Claim(
+                cursor, self._run, self._policy, worker_id=self.worker_id,
+                validation_id=self._validation_id,
+            )  # fmt: skip
+            return claim.take(built, most_events=most_events, most_bytes=most_bytes)
 
-    def _take(
-        self, cursor: psycopg.Cursor[dict[str, Any]], built: Built, rows: list[int],
-        most_events: int, most_bytes: int,
-    ) -> list[Batch]:  # fmt: skip
-        owed = [
-            OwedEvent(built.source_keys[row], built.bodies[row] or b"") for row in rows
-        ]
-        sizes = [len(event.body) for event in owed]
-        ranges = list(cut(sizes, most_events=most_events, most_bytes=most_bytes))
-        numbers = self._numbers(cursor, len(ranges))
-        batches = [
-            Batch(number, number, 0, tuple(owed[span.start : span.stop]))
-            for number, span in zip(numbers, ranges, strict=True)
-        ]
-        self._open(cursor, batches)
-        cursor.execute(
-            _SQL["claim"],
-            self._values(
-                ordinals=rows,
-                batch_ids=[
-                    number
-                    for number, span in zip(numbers, ranges, strict=True)
-                    for _ in span
-                ],
-            ),
-        )
-        got = {row["source_key"] for row in cursor.fetchall()}
-        return batches if len(got) == len(rows) else self._shrink(cursor, batches, got)
-
-    def _open(
-        self, cursor: psycopg.Cursor[dict[str, Any]], batches: Sequence[Batch]
-    ) -> None:
-        cursor.execute(
-            _SQL["open_batches"],
-            {
-                "worker_id": self.worker_id,
-                "batch_ids": [batch.batch_id for batch in batches],
-                "events": [len(batch) for batch in batches],
-                "bytes": [batch.size for batch in batches],
-            },
-        )
-        if len(cursor.fetchall()) != len(batches):
-            raise LeaseLostError(
-                "This worker's lease is over; it claims nothing more. It stops here."
-            )
-
-    @staticmethod
-    def _shrink(
-        cursor: psycopg.Cursor[dict[str, Any]], batches: Sequence[Batch], got: set[str]
-    ) -> list[Batch]:
-        """Leave out what another worker took between the comparison and the claim."""
-        kept = []
-        for batch in batches:
-            events = tuple(event for event in batch.events if event.source_key in got)
-            small = Batch(batch.batch_id, batch.root_id, batch.depth, events)
-            if not events:
-                cursor.execute(_SQL["drop_batch"], {"batch_id": batch.batch_id})
-                continue
-            if len(events) < len(batch):
-                cursor.execute(
-                    _SQL["shrink_batch"],
-                    {
-                        "batch_id": small.batch_id,
-                        "events": len(small),
-                        "bytes": small.size,
-                    },
-                )
-            kept.append(small)
-        return kept
-
-    @staticmethod
-    def _numbers(cursor: psycopg.Cursor[dict[str, Any]], count: int) -> list[int]:
-        cursor.execute(_SQL["next_batch_numbers"], {"count": count})
-        return [row["nextval"] for row in cursor.fetchall()]
-
-    def _values(self, **more: Any) -> dict[str, Any]:
-        return {
-            "dataset_id": self._run.dataset_id,
-            "feed": self._run.feed,
-            "run_no": self._run.run_no,
-            "validation_id": self._validation_id,
-            "resend": self._policy.resend,
-            "resend_window": self._policy.window_seconds,
-            "most_resends": self._policy.most_resends,
-            **more,
-        }
+        return self._ledger.attempt(step)
 
     # --- begin and settle -----------------------------------------------------------
 
@@ -312,7 +187,7 @@ class Desk:
         """Cut a refused batch; the parts stay on this desk."""
 
         def step(cursor: psycopg.Cursor[dict[str, Any]]) -> list[Batch]:
-            numbers = self._numbers(cursor, len(parts))
+            numbers = next_numbers(cursor, len(parts))
             children = [
                 Batch(number, batch.root_id, batch.depth + 1, tuple(part))
                 for number, part in zip(numbers, parts, strict=True)
@@ -373,39 +248,6 @@ class Desk:
             return Counter(cursor.fetchone() or {})
 
         return self._ledger.attempt(step)
-
-
-def _copy(cursor: psycopg.Cursor[dict[str, Any]], built: Built) -> None:
-    with cursor.copy(_SQL["copy_incoming"]) as copy:
-        for row in range(len(built)):
-            at, later = built.event_times[row], built.not_before[row]
-            copy.write_row(
-                (
-                    row,
-                    built.source_keys[row],
-                    built.event_names[row],
-                    built.event_ids[row],
-                    None if at is None else datetime.fromtimestamp(at, UTC),
-                    built.cursors[row],
-                    built.states[row].value,
-                    built.reasons[row],
-                    built.masks[row],
-                    built.digests[row],
-                    built.values[row],
-                    built.currencies[row],
-                    None if later is None else datetime.fromtimestamp(later, UTC),
-                )
-            )
-
-
-def _free_taken(
-    cursor: psycopg.Cursor[dict[str, Any]], built: Built, rows: Sequence[int]
-) -> None:
-    """Quarantine rows whose event_id is another conversion's; they keep no event_id."""
-    for row in rows:
-        built.hold(row, State.QUARANTINED, "event_id.taken")
-        built.event_ids[row] = None
-    cursor.execute(_SQL["free_taken"], {"ordinals": list(rows)})
 
 
 def _numbers_of(receipt: Receipt) -> dict[str, Any]:

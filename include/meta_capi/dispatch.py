@@ -18,7 +18,8 @@ from concurrent.futures import wait as wait_for
 from contextlib import contextmanager
 from typing import Final, Self
 
-from meta_capi.desk import LEASE_SECONDS, Claimed, Desk
+from meta_capi.claiming import Claimed
+from meta_capi.desk import LEASE_SECONDS, Desk
 from meta_capi.errors import CapiError
 from meta_capi.event import Builder, Built, Columns
 from meta_capi.feed import Limits
@@ -172,7 +173,7 @@ class _Flight:
             self._splitter.deliver(batch)
         except CapiError as error:
             self._sender.fail(error)
-        except Exception as error:  # noqa: BLE001 - nothing may end in a thread unseen
+        except Exception as error:
             self._sender.fail(
                 CapiError(
                     f"Batch {batch.batch_id} met a fault of this program "

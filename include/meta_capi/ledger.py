@@ -26,7 +26,7 @@ from meta_capi.errors import LedgerError
 from meta_capi.event import occurrence_key
 from meta_capi.sql import migrations, queries
 
-__all__ = ["Ledger", "ResendPolicy", "Rescued", "Run"]
+__all__ = ["Ledger", "Rescued", "ResendPolicy", "Run"]
 
 T = TypeVar("T")
 _SQL: Final = queries("ledger")

@@ -7,15 +7,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
+from capi_airflow.base import FeedOperator, tell_rescue, tell_tally, told_plainly
 from capi_airflow.stage import Stage, home
 from capi_airflow.story import (
     dropped_keys_lines,
@@ -32,67 +31,16 @@ from meta_capi.errors import (
     FeedError,
     GateError,
     ReconciliationError,
-    StoppedError,
 )
 from meta_capi.event import key_of
 from meta_capi.source import Shard
 
 __all__ = [
-    "BrokenFeedOperator", "DeliverOperator", "FeedOperator", "PlanOperator", "PreflightOperator",
-    "ReportOperator", "ValidateOperator", "tell_rescue", "tell_tally", "told_plainly",
+    "BrokenFeedOperator", "DeliverOperator", "PlanOperator", "PreflightOperator",
+    "ReportOperator", "ValidateOperator",
 ]  # fmt: skip
 
 _SHOWN_VALIDATIONS: Final = 200
-# Trying again cannot help: a person has to change something first.
-_FINAL: Final = (
-    ConfigurationError,
-    FeedError,
-    GateError,
-    ReconciliationError,
-    StoppedError,
-)
-
-
-class FeedOperator(BaseOperator):
-    """A task of a feed."""
-
-    ui_color = "#e7f0ff"
-    template_fields: Sequence[str] = ()
-
-    def __init__(self, *, feed: str, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.feed = feed
-
-    def execute(self, context: Mapping[str, Any]) -> Any:
-        """Run the task's one step; expected faults end in a sentence, not in a traceback."""
-        with told_plainly(self.log):
-            return self.step(Stage(self.feed, context))
-
-    def step(self, stage: Stage) -> Any:
-        """Do the task's work."""
-        raise NotImplementedError
-
-
-@contextmanager
-def told_plainly(log: Any) -> Any:
-    """Turn our errors into Airflow's, without a traceback and without a cause.
-
-    A fault that only a person can mend does not use up retries.
-    """
-    try:
-        yield
-    except _FINAL as error:
-        log.error("%s", error)
-        raise AirflowFailException(_headline(error)) from None
-    except CapiError as error:
-        log.error("%s", error)
-        raise AirflowException(_headline(error)) from None
-
-
-def _headline(error: CapiError) -> str:
-    lines = str(error).splitlines()
-    more = f" (and {len(lines) - 1} more, see the log)" if len(lines) > 1 else ""
-    return f"{lines[0] if lines else type(error).__name__}{more}"
 
 
 class BrokenFeedOperator(BaseOperator):
@@ -121,8 +69,8 @@ class PreflightOperator(FeedOperator):
             lambda: _schema_faults(stage),
             # A dry run opens no line to Meta, not even to ask.
             lambda: [] if stage.choices.dry_run else stage.hook.dataset_faults(),
-            lambda: [] if stage.envelope else [],
-            lambda: [] if stage.interval else [],
+            lambda: _needs(stage.envelope),
+            lambda: _needs(stage.interval),
         ):
             faults += _asked(check)
         if faults:
@@ -146,6 +94,11 @@ def _asked(check: Callable[[], list[str]]) -> list[str]:
         return check()
     except CapiError as error:
         return str(error).splitlines()
+
+
+def _needs(_: object) -> list[str]:
+    """Say nothing of a part that could be made; making it raises what is wrong."""
+    return []
 
 
 def _schema_faults(stage: Stage) -> list[str]:
@@ -320,25 +273,6 @@ class DeliverOperator(FeedOperator):
             report=progress(self.log, rows),
             limit=stage.choices.limit,
         )
-
-
-def tell_rescue(log: Any, stage: Stage) -> None:
-    found = stage.ledger.rescue()
-    if found.workers:
-        log.warning(
-            "Cleared the desks of %d lost worker(s): %s deliveries are pending again, %s in doubt.",
-            found.workers, f"{found.pending:,}", f"{found.in_doubt:,}",
-        )  # fmt: skip
-
-
-def tell_tally(log: Any, tally: Tally) -> None:
-    log.info(
-        "%s rows read; %s accepted now, in %s requests and %.1f MB; %s batches were split.",
-        f"{tally.rows:,}", f"{tally.accepted_now:,}", f"{tally.requests:,}",
-        tally.bytes_sent / 1e6, f"{tally.splits:,}",
-    )  # fmt: skip
-    for line in outcome_table(tally.outcomes, tally.rows):
-        log.info("%s", line)
 
 
 class ReportOperator(FeedOperator):

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from capi_airflow.operators import FeedOperator, tell_rescue, tell_tally
+from capi_airflow.base import FeedOperator, tell_rescue, tell_tally
 from capi_airflow.stage import Stage
 from capi_airflow.story import progress, reasons_table, table
 from meta_capi.dispatch import Tally, deliver

@@ -12,9 +12,10 @@ from typing import Any
 import psycopg
 import pytest
 import requests
-from graph_simulator import Simulator
 from sqlalchemy import create_engine
+from tests.conftest import Database
 
+from graph_simulator import Simulator
 from meta_capi.desk import Desk
 from meta_capi.dispatch import Patience, Tally, deliver
 from meta_capi.errors import NoAnswerError
@@ -23,7 +24,6 @@ from meta_capi.feed import Feed, parse
 from meta_capi.ledger import Ledger, ResendPolicy, Run
 from meta_capi.payload import Envelope
 from meta_capi.verdict import Answer
-from tests.conftest import Database
 
 DATASET = "1234567890123456"
 FEED = """

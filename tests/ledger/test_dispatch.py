@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from collections import Counter
 
 import pytest
-from graph_simulator import Fault, FaultKind
+from tests.ledger.conftest import DATASET, HOUR, Bench
 
+from graph_simulator import Fault, FaultKind
 from meta_capi.dispatch import Patience, Tally
 from meta_capi.errors import LeaseLostError, NoAnswerError, StoppedError
 from meta_capi.ledger import ResendPolicy
 from meta_capi.verdict import Answer
-from tests.ledger.conftest import DATASET, HOUR, Bench
 
 
 def settled(tally: Tally) -> dict[str, int]:
@@ -46,9 +47,13 @@ class TestDelivering:
         assert set(bench.receipts().values()) == {1}
         assert len(bench.receipts()) == 1_200
 
-    def test_two_workers_on_the_same_rows_send_each_conversion_once(self, bench: Bench) -> None:
+    def test_two_workers_on_the_same_rows_send_each_conversion_once(
+        self, bench: Bench
+    ) -> None:
         bench.tune(rows_per_slice=200)
-        slices = [bench.rows(*range(start, start + 200)) for start in range(0, 3_000, 200)]
+        slices = [
+            bench.rows(*range(start, start + 200)) for start in range(0, 3_000, 200)
+        ]
         tallies: list[Tally] = []
         workers = [
             threading.Thread(target=lambda: tallies.append(bench.deliver(*slices)))
@@ -66,7 +71,9 @@ class TestDelivering:
         assert sum(tally.accepted_now for tally in tallies) == 3_000
 
     def test_a_limit_leaves_the_rest_pending(self, bench: Bench) -> None:
-        tally = bench.deliver(bench.rows(*range(50)), bench.rows(*range(50, 100)), limit=60)
+        tally = bench.deliver(
+            bench.rows(*range(50)), bench.rows(*range(50, 100)), limit=60
+        )
 
         assert settled(tally) == {"accepted": 60, "pending": 40}
         assert bench.reasons() == {"limit": 40}
@@ -78,20 +85,26 @@ class TestRefusals:
 
     def refuse(self, bench: Bench, *numbers: int) -> None:
         bench.simulator.faults.add(
-            Fault(kind=FaultKind.REFUSE_IF, count=None, event_ids=bench.event_ids(*numbers),
-                  subcode=2804019)  # fmt: skip
+            Fault(
+                kind=FaultKind.REFUSE_IF,
+                count=None,
+                event_ids=bench.event_ids(*numbers),
+                subcode=2804019,
+            )
         )
 
     @pytest.mark.parametrize("guilty", [0, 1, 499, 500, 998, 999])
-    def test_one_refused_event_of_a_thousand_is_found(self, bench: Bench, guilty: int) -> None:
+    def test_one_refused_event_of_a_thousand_is_found(
+        self, bench: Bench, guilty: int
+    ) -> None:
         self.refuse(bench, guilty)
 
         tally = bench.deliver(bench.rows(*range(1_000)))
 
         assert settled(tally) == {"accepted": 999, "refused": 1}
-        assert bench.sql("select source_key, reason from capi.deliveries where state = 'refused'") == [
-            (f"o-{guilty}", "meta.100.2804019")
-        ]
+        assert bench.sql(
+            "select source_key, reason from capi.deliveries where state = 'refused'"
+        ) == [(f"o-{guilty}", "meta.100.2804019")]
         assert tally.requests <= 21
         assert set(bench.receipts().values()) == {1}
 
@@ -187,7 +200,9 @@ class TestHeldRows:
 
         assert settled(tally) == {"accepted": 1}
 
-    def test_a_change_after_acceptance_is_noted_and_not_sent(self, bench: Bench) -> None:
+    def test_a_change_after_acceptance_is_noted_and_not_sent(
+        self, bench: Bench
+    ) -> None:
         bench.deliver(bench.rows(1, 2))
         changed = bench.rows(1, 2)
         changed["amount"][0] = "99.00"
@@ -195,13 +210,19 @@ class TestHeldRows:
         tally = bench.deliver(changed)
 
         assert tally.requests == 0
-        assert bench.sql("select source_key from capi.deliveries where changed_after_send") == [("o-1",)]
+        assert bench.sql(
+            "select source_key from capi.deliveries where changed_after_send"
+        ) == [("o-1",)]
 
-    def test_what_the_gate_quarantined_is_not_sent_by_its_run(self, bench: Bench) -> None:
+    def test_what_the_gate_quarantined_is_not_sent_by_its_run(
+        self, bench: Bench
+    ) -> None:
         run = bench.run()
         rows = bench.rows(1, 2)
         number = bench.ledger.open_validation(run, "suite")
-        bench.ledger.quarantine(run, number, [("o-1", "gate.failed")], rows["loaded_at"][0])
+        bench.ledger.quarantine(
+            run, number, [("o-1", "gate.failed")], rows["loaded_at"][0]
+        )
 
         first = bench.deliver(rows, desk=bench.desk(run, validation_id=number))
         later = bench.deliver(rows)
@@ -228,7 +249,9 @@ class TestHeldRows:
 
 class TestThrottles:
     def test_meta_is_given_the_time_it_asks_for(self, bench: Bench) -> None:
-        bench.simulator.faults.add(Fault(kind=FaultKind.THROTTLE, count=2, code=80004, wait_minutes=2))
+        bench.simulator.faults.add(
+            Fault(kind=FaultKind.THROTTLE, count=2, code=80004, wait_minutes=2)
+        )
 
         tally = bench.deliver(bench.rows(*range(5)))
 
@@ -236,7 +259,9 @@ class TestThrottles:
         assert bench.waits == [120.0, 120.0]
 
     def test_a_long_wait_is_left_to_a_later_run(self, bench: Bench) -> None:
-        bench.simulator.faults.add(Fault(kind=FaultKind.THROTTLE, count=1, wait_minutes=60))
+        bench.simulator.faults.add(
+            Fault(kind=FaultKind.THROTTLE, count=1, wait_minutes=60)
+        )
 
         tally = bench.deliver(bench.rows(*range(5)), bench.rows(*range(5, 9)))
 
@@ -249,7 +274,9 @@ class TestThrottles:
 class TestStops:
     def test_a_revoked_token_blames_no_row(self, bench: Bench) -> None:
         bench.tune(requests_in_flight=1)
-        bench.simulator.faults.add(Fault(kind=FaultKind.TOKEN_REVOKED, nth=2, count=None))
+        bench.simulator.faults.add(
+            Fault(kind=FaultKind.TOKEN_REVOKED, nth=2, count=None)
+        )
         slices = [bench.rows(*range(start, start + 10)) for start in range(0, 50, 10)]
 
         with pytest.raises(StoppedError, match="token"):
@@ -307,7 +334,9 @@ class TestNoAnswer:
         assert tally.requests == bench.patience.tries
 
     def test_another_count_than_ours_is_no_acceptance(self, bench: Bench) -> None:
-        bench.simulator.faults.add(Fault(kind=FaultKind.RECEIVED_OFF_BY, off_by=-1, count=None))
+        bench.simulator.faults.add(
+            Fault(kind=FaultKind.RECEIVED_OFF_BY, off_by=-1, count=None)
+        )
 
         tally = bench.deliver(bench.rows(*range(5)))
 
@@ -316,7 +345,9 @@ class TestNoAnswer:
 
     def test_a_feed_that_holds_asks_once(self, bench: Bench) -> None:
         bench.policy = ResendPolicy(resend=False, window_seconds=47 * HOUR)
-        bench.simulator.faults.add(Fault(kind=FaultKind.HANG_UP_AFTER_READING, processed=True))
+        bench.simulator.faults.add(
+            Fault(kind=FaultKind.HANG_UP_AFTER_READING, processed=True)
+        )
 
         tally = bench.deliver(bench.rows(*range(5)))
 
@@ -364,12 +395,16 @@ class TestNoAnswer:
         assert settled(tally) == {"in_doubt": 1}
         assert tally.requests == 0
 
-    def test_a_throttle_after_a_lost_answer_does_not_end_the_doubt(self, bench: Bench) -> None:
+    def test_a_throttle_after_a_lost_answer_does_not_end_the_doubt(
+        self, bench: Bench
+    ) -> None:
         bench.tune(requests_in_flight=1)
         bench.simulator.faults.add(
             Fault(kind=FaultKind.HANG_UP_AFTER_READING, processed=True, count=1)
         )
-        bench.simulator.faults.add(Fault(kind=FaultKind.THROTTLE, nth=2, wait_minutes=60))
+        bench.simulator.faults.add(
+            Fault(kind=FaultKind.THROTTLE, nth=2, wait_minutes=60)
+        )
 
         tally = bench.deliver(bench.rows(*range(5)))
 
@@ -387,7 +422,9 @@ class TestNoAnswer:
     def test_a_dead_line_is_given_up_after_some_batches(self, bench: Bench) -> None:
         bench.tune(requests_in_flight=1)
         bench.patience = Patience(first_pause=0.0, tries=1, failures_in_a_row=3)
-        bench.simulator.faults.add(Fault(kind=FaultKind.HANG_UP_AFTER_READING, count=None))
+        bench.simulator.faults.add(
+            Fault(kind=FaultKind.HANG_UP_AFTER_READING, count=None)
+        )
         slices = [bench.rows(*range(start, start + 10)) for start in range(0, 200, 10)]
 
         tally = bench.deliver(*slices)
@@ -408,7 +445,9 @@ class TestLeases:
         assert bench.receipts() == Counter()
         assert bench.states() == {}
 
-    def test_no_request_begins_that_the_lease_does_not_cover(self, bench: Bench) -> None:
+    def test_no_request_begins_that_the_lease_does_not_cover(
+        self, bench: Bench
+    ) -> None:
         desk = bench.desk(lease_seconds=50, cover_seconds=60)
 
         with pytest.raises(LeaseLostError, match="no longer"):
@@ -417,7 +456,9 @@ class TestLeases:
         assert bench.receipts() == Counter()
         assert bench.states() == {"pending": 5}
 
-    def test_a_sleeper_that_wakes_after_its_rescue_cannot_settle(self, bench: Bench) -> None:
+    def test_a_sleeper_that_wakes_after_its_rescue_cannot_settle(
+        self, bench: Bench
+    ) -> None:
         desk = bench.desk()
 
         def sleep_through_the_lease(body: bytes) -> Answer:
@@ -427,7 +468,9 @@ class TestLeases:
             return Answer(400, {}, b'{"error":{"code":100,"error_subcode":2804003}}')
 
         with pytest.raises(LeaseLostError, match="rescued"):
-            bench.deliver(bench.rows(*range(5)), desk=desk, post=sleep_through_the_lease)
+            bench.deliver(
+                bench.rows(*range(5)), desk=desk, post=sleep_through_the_lease
+            )
 
         assert bench.states() == {"in_doubt": 5}
         assert bench.reasons() == {"worker.lost": 5}
@@ -442,7 +485,9 @@ class TestLeases:
             return answer
 
         with pytest.raises(LeaseLostError, match="rescued"):
-            bench.deliver(bench.rows(*range(5)), desk=desk, post=sleep_through_the_lease)
+            bench.deliver(
+                bench.rows(*range(5)), desk=desk, post=sleep_through_the_lease
+            )
 
         assert bench.states() == {"accepted": 5}
         assert set(bench.receipts().values()) == {1}
@@ -455,7 +500,13 @@ class Killed(BaseException):
 class TestDyingAnywhere:
     """If the worker dies on this line, what does the ledger say?"""
 
-    STEPS = ("after_claim", "after_begin", "after_answer", "after_settle", "after_split")
+    STEPS = (
+        "after_claim",
+        "after_begin",
+        "after_answer",
+        "after_settle",
+        "after_split",
+    )
 
     @pytest.mark.parametrize("step", STEPS)
     def test_nothing_is_lost_and_nothing_unexplained_is_sent_twice(
@@ -475,10 +526,8 @@ class TestDyingAnywhere:
             if here == step:
                 raise Killed
 
-        try:
+        with contextlib.suppress(Killed):
             bench.deliver(rows, desk=desk, probe=die)
-        except Killed:
-            pass
         bench.pass_time(181)
         bench.ledger.rescue()
         assert set(bench.states()) <= {"pending", "in_doubt", "accepted", "refused"}
@@ -501,7 +550,9 @@ def test_an_event_that_meta_points_at_is_tried_alone_first(bench: Bench) -> None
         calls.append(body.count(b'"event_name"'))
         if b"bad-one" not in body:
             return bench.post(body)
-        place = [b"bad-one" in part for part in body.split(b'{"event_name"')[1:]].index(True)
+        place = [b"bad-one" in part for part in body.split(b'{"event_name"')[1:]].index(
+            True
+        )
         message = f"Invalid parameter at $['data'][{place}]['user_data']"
         error = {"code": 100, "error_subcode": 2804019, "message": message}
         return Answer(400, {}, json.dumps({"error": error}).encode())

@@ -31,7 +31,9 @@ def queries(file: str) -> Mapping[str, str]:
     """
     text = files(__package__).joinpath(f"{file}.sql").read_text(encoding="utf-8")
     parts = _NAME.split(text)[1:]
-    return MappingProxyType(dict(zip(parts[::2], map(str.strip, parts[1::2]), strict=True)))
+    return MappingProxyType(
+        dict(zip(parts[::2], map(str.strip, parts[1::2]), strict=True))
+    )
 
 
 @cache
@@ -40,5 +42,7 @@ def migrations() -> tuple[Migration, ...]:
     found = []
     for entry in files(__package__).joinpath("migrations").iterdir():
         if match := re.fullmatch(r"(\d{4})_(\w+)\.sql", entry.name):
-            found.append(Migration(int(match[1]), match[2], entry.read_text(encoding="utf-8")))
+            found.append(
+                Migration(int(match[1]), match[2], entry.read_text(encoding="utf-8"))
+            )
     return tuple(sorted(found))

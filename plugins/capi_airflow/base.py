@@ -1,0 +1,95 @@
+"""What every task of a feed has in common: its feed, and how it fails."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+from capi_airflow.stage import Stage
+from capi_airflow.story import outcome_table
+from meta_capi.dispatch import Tally
+from meta_capi.errors import (
+    CapiError,
+    ConfigurationError,
+    FeedError,
+    GateError,
+    ReconciliationError,
+    StoppedError,
+)
+
+__all__ = ["FeedOperator", "tell_rescue", "tell_tally", "told_plainly"]
+
+# Trying again cannot help: a person has to change something first.
+_FINAL: Final = (
+    ConfigurationError,
+    FeedError,
+    GateError,
+    ReconciliationError,
+    StoppedError,
+)
+
+
+class FeedOperator(BaseOperator):
+    """A task of a feed."""
+
+    ui_color = "#e7f0ff"
+    template_fields: Sequence[str] = ()
+
+    def __init__(self, *, feed: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.feed = feed
+
+    def execute(self, context: Mapping[str, Any]) -> Any:
+        """Run the task's one step; expected faults end in a sentence, not in a traceback."""
+        with told_plainly(self.log):
+            return self.step(Stage(self.feed, context))
+
+    @abstractmethod
+    def step(self, stage: Stage) -> Any:
+        """Do the task's work."""
+
+
+@contextmanager
+def told_plainly(log: Any) -> Iterator[None]:
+    """Turn our errors into Airflow's, without a traceback and without a cause.
+
+    A fault that only a person can mend does not use up retries.
+    """
+    try:
+        yield
+    except _FINAL as error:
+        log.error("%s", error)
+        raise AirflowFailException(_headline(error)) from None
+    except CapiError as error:
+        log.error("%s", error)
+        raise AirflowException(_headline(error)) from None
+
+
+def _headline(error: CapiError) -> str:
+    lines = str(error).splitlines()
+    more = f" (and {len(lines) - 1} more, see the log)" if len(lines) > 1 else ""
+    return f"{lines[0] if lines else type(error).__name__}{more}"
+
+
+def tell_rescue(log: Any, stage: Stage) -> None:
+    found = stage.ledger.rescue()
+    if found.workers:
+        log.warning(
+            "Cleared the desks of %d lost worker(s): %s deliveries are pending again, %s in doubt.",
+            found.workers, f"{found.pending:,}", f"{found.in_doubt:,}",
+        )  # fmt: skip
+
+
+def tell_tally(log: Any, tally: Tally) -> None:
+    log.info(
+        "%s rows read; %s accepted now, in %s requests and %.1f MB; %s batches were split.",
+        f"{tally.rows:,}", f"{tally.accepted_now:,}", f"{tally.requests:,}",
+        tally.bytes_sent / 1e6, f"{tally.splits:,}",
+    )  # fmt: skip
+    for line in outcome_table(tally.outcomes, tally.rows):
+        log.info("%s", line)
