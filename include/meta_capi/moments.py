@@ -74,10 +74,11 @@ def _from_text(text: str, format: str, zone: ZoneInfo | None) -> int | Flaw:  # 
     if "%Z" in format or (is_iso and not _ISO.fullmatch(text)):
         return Flaw.TIME_UNREADABLE
     try:
-        if is_iso:
-            moment = datetime.fromisoformat(text)
-        else:
-            moment = datetime.strptime(text, format)  # noqa: DTZ007 - as above
+        moment = (
+            datetime.fromisoformat(text)
+            if is_iso
+            else datetime.strptime(text, format)  # noqa: DTZ007 - as above
+        )
     except ValueError:
         return Flaw.TIME_UNREADABLE
     return _seconds(moment, zone)

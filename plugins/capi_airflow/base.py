@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -91,5 +92,8 @@ def tell_tally(log: Any, tally: Tally) -> None:
         f"{tally.rows:,}", f"{tally.accepted_now:,}", f"{tally.requests:,}",
         tally.bytes_sent / 1e6, f"{tally.splits:,}",
     )  # fmt: skip
+    # ru_maxrss is in kilobytes on Linux.
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    log.info("Peak memory of this task: %.0f MB.", peak)
     for line in outcome_table(tally.outcomes, tally.rows):
         log.info("%s", line)
