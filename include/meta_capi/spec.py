@@ -162,8 +162,9 @@ PERMISSION_CODES: Final = frozenset(
 BLOCKED_CODE: Final = 368
 REQUEST_PATH_CODES: Final = frozenset({2500, 2635})
 INVALID_PARAMETER_CODE: Final = 100
-# 100 with one of these subcodes speaks of the dataset, not of the events.
-DATASET_SUBCODES: Final = frozenset({33, 34, 38})
+# 100 with one of these subcodes speaks of the dataset, not of the events. The last one
+# is the Dataset Quality API's.
+DATASET_SUBCODES: Final = frozenset({33, 34, 38, 2_044_055})
 # "Error reference": 1 and 2 are Meta's own faults; negative codes and 5000 too; 21009
 # comes as HTTP 400 and is transient all the same. Whether anything was processed is not
 # said, so the outcome is unknown.
