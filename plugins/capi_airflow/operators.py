@@ -119,7 +119,7 @@ class PlanOperator(FeedOperator):
         now = datetime.now(UTC)
         counts = asdict(stage.source.count(stage.interval, now=now))
         shards = stage.source.shards(stage.interval, stage.feed.limits.rows_per_shard)
-        run = stage.open_run(stage.choices.mode, counts)
+        run = stage.open_run(stage.choices.mode, counts, stage.interval)
         for line in table(["in the interval", "rows"], list(counts.items())):
             self.log.info("%s", line)
         self.log.info(

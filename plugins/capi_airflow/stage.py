@@ -209,9 +209,10 @@ class Stage:
             today=now.date(),
         )
 
-    def open_run(self, mode: str, plan: Mapping[str, Any]) -> Run:
-        """Record the run."""
-        interval = self.interval if mode in ("send", "test", "dry_run") else None
+    def open_run(
+        self, mode: str, plan: Mapping[str, Any], interval: Interval | None = None
+    ) -> Run:
+        """Record the run; only a feed's own runs have an interval."""
         return self.ledger.open_run(
             self.run_id,
             feed=self.feed.feed,
