@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -287,6 +288,27 @@ class TestCommands:
             with pytest.raises(SystemExit):
                 main([command, "--help"])
             assert "--token" not in capsys.readouterr().out
+
+    def test_the_manual_has_every_command_with_its_options(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        manual = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+        with pytest.raises(SystemExit):
+            main(["--help"])
+        told = capsys.readouterr().out
+        commands = re.findall(r"^    ([a-z-]+)(?: |$)", told, re.MULTILINE)
+        assert len(commands) == 10
+        for command in commands:
+            assert f"\n## {command}\n" in manual
+            if command == "simulate":
+                continue  # its options are the simulator's to tell
+            with pytest.raises(SystemExit):
+                main([command, "--help"])
+            usage = capsys.readouterr().out.partition("options:")[0]
+            for option in re.findall(r"--[a-z-]+", usage):
+                assert option in manual
+        for variable in re.findall(r"META_CAPI_[A-Z_]+", told):
+            assert f"`{variable}`" in manual
 
     def test_every_reason_of_the_catalogue_is_told(
         self, capsys: pytest.CaptureFixture[str]

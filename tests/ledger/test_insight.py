@@ -113,6 +113,25 @@ class TestViews:
             Decimal(str(day.accepted_value["USD"])) == Decimal("12.50") * day.accepted
         )
 
+    def test_currencies_are_kept_apart_and_only_accepted_value_counts(
+        self, world: World
+    ) -> None:
+        with psycopg.connect(world.url.replace("+psycopg", "")) as connection:
+            connection.execute(
+                "update capi.deliveries set currency = 'EUR', value = 7"
+                " where source_key in ('ok-0', 'ok-1', 'refused')"
+            )
+            connection.execute(
+                "update capi.deliveries set currency = null, value = null"
+                " where source_key = 'ok-2'"
+            )
+            [[told]] = connection.execute(
+                "select accepted_value from capi.daily_summary where feed = %s", [FEED]
+            ).fetchall()
+            connection.rollback()
+        [day] = insight.days(world.ledger, FEED, DATASET, week(world))
+        assert told == {"EUR": 14, "USD": 12.5 * (day.accepted - 3)}
+
     def test_freshness_runs_from_the_conversion_to_metas_yes(
         self, world: World
     ) -> None:
