@@ -63,13 +63,17 @@ def reasons_table(reasons: Mapping[str, int], most: int = 3) -> list[str]:
     return lines
 
 
-def progress(log: logging.Logger, total: int | None) -> Callable[[Tally], None]:
+def progress(
+    log: logging.Logger,
+    total: int | None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Callable[[Tally], None]:
     """Return a reporter that logs a line every few seconds: rate, outcomes, time left."""
-    started = last = time.monotonic()
+    started = last = clock()
 
     def report(tally: Tally) -> None:
         nonlocal last
-        now = time.monotonic()
+        now = clock()
         if now - last < _EVERY_SECONDS:
             return
         last = now
@@ -93,14 +97,13 @@ def _held(tally: Tally) -> int:
     )
 
 
-def dropped_keys_lines(flaws: Mapping[str, int]) -> list[str]:
+def dropped_keys_lines(flaws: Mapping[str, int], most: int = 5) -> list[str]:
     """Return the match keys left out of events, most common first."""
-    ordered = sorted(flaws.items(), key=lambda item: -item[1])[:5]
-    return [
-        f"{count:,} × {code}: {reason(code).meaning}"
-        for code, count in ordered
-        if reason(code).effect in (Effect.KEY_DROPPED, Effect.QUARANTINED)
-    ]
+    dropped = (Effect.KEY_DROPPED, Effect.QUARANTINED)
+    known = [(n, reason(code)) for code, n in flaws.items()]
+    found = [(n, entry) for n, entry in known if entry.effect in dropped]
+    found.sort(key=lambda item: -item[0])
+    return [f"{n:,} × {entry.code}: {entry.meaning}" for n, entry in found[:most]]
 
 
 def _cell(value: object) -> str:
