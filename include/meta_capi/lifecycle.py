@@ -14,7 +14,8 @@
 
 The letters stand in `sql/`, in the tests and in the runbook. `accepted` has no edge out:
 a delivery that Meta accepted is never sent again. An edge that is not in the table below
-is refused by the database itself (the trigger `only_lettered_edges`).
+is refused by the database itself (the triggers `only_lettered_beginnings` and
+`only_lettered_edges`).
 """
 
 from __future__ import annotations

@@ -216,9 +216,16 @@ create index deliveries_by_cursor on capi.deliveries (feed, cursor_at);
 
 create function capi.refuse_edge() returns trigger language plpgsql as $$
 begin
-    raise exception 'a delivery cannot move from % to %', old.state, new.state
+    raise exception 'a delivery cannot move from % to %',
+        coalesce(old.state::text, 'nothing'), new.state
         using errcode = 'integrity_constraint_violation';
 end $$;
+
+-- A new row is never at Meta, in doubt or refused.
+create trigger only_lettered_beginnings before insert on capi.deliveries
+for each row when (
+    new.state not in ('pending', 'claimed', 'quarantined', 'withheld', 'expired')
+) execute function capi.refuse_edge();
 
 -- The edges of lifecycle.py; `accepted` stands on no left side. A test compares them.
 create trigger only_lettered_edges before update on capi.deliveries
