@@ -393,6 +393,7 @@ class TestNoAnswer:
         tally = bench.deliver(bench.rows(1, amount="1.00"))
 
         assert settled(tally) == {"in_doubt": 1}
+        assert bench.reasons() == tally.reasons == {"doubt.row_changed": 1}
         assert tally.requests == 0
 
     def test_a_throttle_after_a_lost_answer_does_not_end_the_doubt(

@@ -102,7 +102,14 @@ analyze incoming;
 
 -- name: compare
 -- Which of the rows just read must stay as the ledger has them, and how they stand.
-select i.ordinal, d.state::text as state, d.reason
+select
+    i.ordinal,
+    d.state::text as state,
+    case
+        when d.state = 'in_doubt' and d.digest is distinct from i.digest
+        then 'doubt.row_changed'
+        else d.reason
+    end as reason
 from incoming as i
 join capi.deliveries as d
     on d.dataset_id = %(dataset_id)s
@@ -135,12 +142,17 @@ from unnest(%(ordinals)s::integer[]) as freed (ordinal)
 where i.ordinal = freed.ordinal;
 
 -- name: touch
--- Rows read again that stay as they are: the interval they stand in, and whether an
--- accepted one was changed since.
+-- Rows read again that stay as they are: the interval they stand in, and whether they
+-- were changed since they went out.
 update capi.deliveries as d
 set cursor_at = i.cursor_at,
     changed_after_send = d.changed_after_send
-        or (d.state = 'accepted' and i.digest is not null and d.digest <> i.digest)
+        or (d.state = 'accepted' and i.digest is not null and d.digest <> i.digest),
+    reason = case
+        when d.state = 'in_doubt' and d.digest is distinct from i.digest
+        then 'doubt.row_changed'
+        else d.reason
+    end
 from unnest(%(ordinals)s::integer[]) as kept (ordinal)
 join incoming as i using (ordinal)
 where d.dataset_id = %(dataset_id)s
@@ -150,6 +162,8 @@ where d.dataset_id = %(dataset_id)s
         d.cursor_at <> i.cursor_at
         or (d.state = 'accepted' and i.digest is not null and d.digest <> i.digest
             and not d.changed_after_send)
+        or (d.state = 'in_doubt' and d.digest is distinct from i.digest
+            and d.reason <> 'doubt.row_changed')
     );
 
 -- name: hold
