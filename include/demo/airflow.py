@@ -22,6 +22,15 @@ _PROGRAMS: Final = {
     "dag-processor": ["dag-processor"],
 }
 _USER: Final = "admin"
+# Great Expectations takes seconds to import. The scheduler does it once; its workers are
+# forked from it and have it.
+_LOCAL_SETTINGS: Final = """\
+import sys
+
+if "scheduler" in sys.argv:
+    import capi_airflow.operators
+    import great_expectations.validator.validator
+"""
 
 
 class Airflow:
@@ -102,6 +111,10 @@ class Airflow:
         self.folder.mkdir(parents=True, exist_ok=True)
         user, password = self.login
         (self.folder / "passwords.json").write_text(json.dumps({user: password}))
+        (self.folder / "config").mkdir(exist_ok=True)
+        (self.folder / "config" / "airflow_local_settings.py").write_text(
+            _LOCAL_SETTINGS
+        )
         environment = self.environment(base)
         airflow = [sys.executable, "-m", "airflow"]
         run([*airflow, "db", "migrate"], environment)
