@@ -51,7 +51,7 @@ check: setup  ## Lint, formatting, types, and the rules of the house
 	$(VENV)/python -m pytest -q tests/test_house_rules.py
 
 docs: setup  ## Write the generated pages anew (a test compares them)
-	$(VENV)/python tools/write_docs.py
+	$(VENV)/python -m tools.write_docs
 
 lock: setup  ## Pin every package anew, with hashes, from the two .in files
 	.boot/bin/uv pip compile --quiet --universal --python-version 3.11 --no-header \

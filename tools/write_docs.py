@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
+from tools.feed_reference import feeds
+
 from meta_capi.catalogue import REASONS, Effect
 from meta_capi.feed import json_schema
+from meta_capi.lifecycle import EDGES, MOVES, State, diagram
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 
@@ -54,7 +61,58 @@ def feed_schema() -> str:
     return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
 
 
+def lifecycle() -> str:
+    """Return the diagram of a delivery's states, and its edges by their letters."""
+    return "\n".join(_lifecycle()) + "\n"
+
+
+def _lifecycle() -> Iterator[str]:
+    yield "# The lifecycle of a delivery"
+    yield ""
+    yield "Generated from `include/meta_capi/lifecycle.py` by `make docs`."
+    yield "The ledger's database refuses every move that is not drawn here."
+    yield from ("", "```mermaid", diagram().rstrip(), "```", "")
+    yield from ("| edge | verb | from | to |", "| --- | --- | --- | --- |")
+    for edge in EDGES:
+        starts = ", ".join(
+            f"`{start}`" if start else "a new row"
+            for start in edge.starts
+            if start is not edge.leads
+        )
+        yield f"| {edge.letter} | {edge.verb} | {starts} | `{edge.leads}` |"
+    final = [f"`{each}`" for each in State if each not in {start for start, _ in MOVES}]
+    yield from ("", f"No edge leads out of {', '.join(final)}.")
+
+
+def dags() -> str:
+    """Return the catalogue of DAGs, read by an Airflow that is thrown away."""
+    program = ROOT / "tools" / "dag_catalogue.py"
+    with tempfile.TemporaryDirectory(prefix="capi-docs-") as home:
+        kept = {
+            name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ
+        }
+        environment = kept | {
+            "AIRFLOW_HOME": home,
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
+            "AIRFLOW__LOGGING__LOGGING_LEVEL": "ERROR",
+            "PYTHONPATH": os.pathsep.join(
+                [str(ROOT / "include"), str(ROOT / "plugins")]
+            ),
+        }
+        told = subprocess.run(
+            [sys.executable, str(program), str(ROOT / "dags")],
+            env=environment, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    if told.returncode:
+        raise RuntimeError(f"The DAG folder cannot be read:\n{told.stderr}")
+    return told.stdout
+
+
 PAGES: Final[dict[str, Callable[[], str]]] = {
+    "docs/dags.md": dags,
+    "docs/feeds.md": feeds,
+    "docs/lifecycle.md": lifecycle,
     "docs/reasons.md": reasons,
     "include/feeds/feed.schema.json": feed_schema,
 }

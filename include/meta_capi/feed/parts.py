@@ -141,7 +141,8 @@ class EventPart(Part):
     stages: Stages | None = None
     """CRM feeds: how stages become events."""
     action_source: ActionSource
-    """Where it happened."""
+    """Where it happened. What happens on a website, in an app or in a message is not sent
+    from a warehouse by this project."""
     time: Moment
     """When it happened; not when it was loaded or sent."""
     id: ColumnName | None = None
