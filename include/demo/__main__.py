@@ -29,9 +29,9 @@ from demo.airflow import Airflow
 from demo.postgres import Postgres, PostgresError
 from demo.processes import DemoError, Program, leftovers, port_is_taken, wait_until
 from demo.warehouse import load
-from meta_capi.event import event_id
 from meta_capi.feed import load_all
 from meta_capi.ledger import Ledger
+from meta_capi.names import event_id
 
 PROJECT: Final = Path(__file__).resolve().parents[2]
 DATASET: Final = "1234567890123456"

@@ -13,8 +13,8 @@ from typing import Any, Final
 
 import psycopg
 
+from meta_capi.built import Built
 from meta_capi.errors import LeaseLostError
-from meta_capi.event import Built
 from meta_capi.ledger import ResendPolicy, Run
 from meta_capi.lifecycle import State
 from meta_capi.payload import Batch, OwedEvent, cut

@@ -16,9 +16,9 @@ from typing import Any, Final
 import psycopg
 
 from meta_capi import spec
+from meta_capi.built import Built
 from meta_capi.claiming import Claim, Claimed, next_numbers
 from meta_capi.errors import LeaseLostError, LedgerError
-from meta_capi.event import Built
 from meta_capi.ledger import Ledger, ResendPolicy, Run
 from meta_capi.lifecycle import State
 from meta_capi.payload import Batch, OwedEvent

@@ -18,10 +18,11 @@ from concurrent.futures import wait as wait_for
 from contextlib import contextmanager
 from typing import Final, Self
 
+from meta_capi.built import Built, Columns
 from meta_capi.claiming import Claimed
 from meta_capi.desk import LEASE_SECONDS, Desk
 from meta_capi.errors import CapiError
-from meta_capi.event import Builder, Built, Columns
+from meta_capi.event import Builder
 from meta_capi.feed import Limits
 from meta_capi.lifecycle import State
 from meta_capi.payload import Batch, Envelope

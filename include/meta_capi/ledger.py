@@ -23,7 +23,7 @@ from psycopg.types.json import Jsonb
 from sqlalchemy import Engine
 
 from meta_capi.errors import LedgerError
-from meta_capi.event import occurrence_key
+from meta_capi.names import occurrence_key
 from meta_capi.sql import migrations, queries
 
 __all__ = ["Ledger", "Rescued", "ResendPolicy", "Run"]

@@ -75,9 +75,7 @@ def _from_text(text: str, format: str, zone: ZoneInfo | None) -> int | Flaw:  # 
         return Flaw.TIME_UNREADABLE
     try:
         moment = (
-            datetime.fromisoformat(text)
-            if is_iso
-            else datetime.strptime(text, format)  # noqa: DTZ007 - as above
+            datetime.fromisoformat(text) if is_iso else datetime.strptime(text, format)  # noqa: DTZ007 - as above
         )
     except ValueError:
         return Flaw.TIME_UNREADABLE

@@ -46,7 +46,8 @@ def read_only(engine: sa.Engine) -> sa.Engine:
         )
     # At DEBUG it logs every row that it fetches.
     logger = logging.getLogger("sqlalchemy.engine")
-    logger.setLevel(max(logger.level, logging.INFO))
+    if logger.getEffectiveLevel() < logging.INFO:
+        logger.setLevel(logging.INFO)
     if engine.dialect.name != "postgresql":
         return engine
     return engine.execution_options(

@@ -32,7 +32,7 @@ from meta_capi.errors import (
     GateError,
     ReconciliationError,
 )
-from meta_capi.event import key_of
+from meta_capi.names import key_of
 from meta_capi.source import Shard
 
 __all__ = [

@@ -11,8 +11,8 @@ from capi_airflow.base import FeedOperator, tell_rescue, tell_tally
 from capi_airflow.stage import Stage
 from capi_airflow.story import progress, reasons_table, table
 from meta_capi.dispatch import Tally, deliver
-from meta_capi.event import split_key
 from meta_capi.ledger import Run
+from meta_capi.names import split_key
 
 __all__ = ["ReplayOperator", "TendOperator"]
 

@@ -27,8 +27,8 @@ from capi_airflow.operators import (
 from demo.warehouse import load
 from graph_simulator import Fault, FaultKind, Simulator
 from meta_capi import errors
-from meta_capi.event import event_id
 from meta_capi.ledger import Ledger
+from meta_capi.names import event_id
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = ("preflight", "plan", "validate", "deliver", "report")

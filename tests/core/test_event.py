@@ -18,8 +18,9 @@ from tests.strategies import SETTINGS
 from tests.vectors import TODAY
 
 from meta_capi import names, spec
+from meta_capi.built import Built
 from meta_capi.catalogue import REASONS, Effect
-from meta_capi.event import Builder, Built
+from meta_capi.event import Builder
 from meta_capi.feed import Feed
 from meta_capi.lifecycle import State
 from meta_capi.payload import Envelope, OwedEvent
@@ -862,7 +863,7 @@ class TestMemory:
         digests = [str(body).partition('"em":["')[2][:64] for body in bodies]
         assert len(set(digests)) == 100_500
         assert digests[100_500:] == digests[:500]
-        assert max(map(len, fast._fragments.values())) <= 100_000
+        assert max(map(len, fast._users._fragments.values())) <= 100_000
 
     def test_a_slice_of_enormous_texts_is_built(self) -> None:
         huge = "x" * 10**7

@@ -19,9 +19,10 @@ from graph_simulator import Simulator
 from meta_capi.desk import Desk
 from meta_capi.dispatch import Patience, Tally, deliver
 from meta_capi.errors import NoAnswerError
-from meta_capi.event import Builder, event_id
+from meta_capi.event import Builder
 from meta_capi.feed import Feed, parse
 from meta_capi.ledger import Ledger, ResendPolicy, Run
+from meta_capi.names import event_id
 from meta_capi.payload import Envelope
 from meta_capi.verdict import Answer
 

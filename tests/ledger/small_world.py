@@ -23,9 +23,10 @@ from demo.postgres import Postgres
 from graph_simulator import Fault, FaultKind, Simulator
 from meta_capi import dispatch
 from meta_capi.desk import Desk
-from meta_capi.event import Builder, event_id
+from meta_capi.event import Builder
 from meta_capi.feed import load
 from meta_capi.ledger import Ledger, ResendPolicy, Run
+from meta_capi.names import event_id
 from meta_capi.payload import Envelope
 from meta_capi.source import Interval, Shard, Source
 

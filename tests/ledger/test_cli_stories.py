@@ -28,8 +28,8 @@ from graph_simulator import Fault, FaultKind
 from meta_capi import insight
 from meta_capi.catalogue import reason
 from meta_capi.cli import main
-from meta_capi.event import event_id
 from meta_capi.lifecycle import State
+from meta_capi.names import event_id
 from meta_capi.sql import migrations
 
 SALES = "store_sales"

@@ -14,8 +14,8 @@ from tests.ledger.small_world import DATASET, World, small_world
 from demo.postgres import Postgres
 from meta_capi import insight, match_keys
 from meta_capi.answers import Story
-from meta_capi.event import event_id
 from meta_capi.lifecycle import State
+from meta_capi.names import event_id
 
 FEED = "store_sales"
 

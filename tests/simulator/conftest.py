@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from simulator_client import DATASET, NOW, TOKEN
+from tests.simulator.simulator_client import DATASET, NOW, TOKEN
 
 from graph_simulator import Profile, Simulator
 

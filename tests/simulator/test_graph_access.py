@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from urllib.parse import urlencode
 
 import pytest
-from simulator_client import (
+from tests.simulator.simulator_client import (
     DATASET,
     NOW,
     TOKEN,

@@ -13,7 +13,7 @@ import time
 from typing import Any
 
 import pytest
-from simulator_client import (
+from tests.simulator.simulator_client import (
     DATASET,
     TOKEN,
     Reply,

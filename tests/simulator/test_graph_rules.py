@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from simulator_client import (
+from tests.simulator.simulator_client import (
     EVENT_TIME,
     NOW,
     crm_stage,

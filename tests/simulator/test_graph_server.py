@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from simulator_client import (
+from tests.simulator.simulator_client import (
     DATASET,
     NOW,
     TOKEN,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from simulator_client import (
+from tests.simulator.simulator_client import (
     DATASET,
     EVENT_TIME,
     NOW,

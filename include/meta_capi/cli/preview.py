@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Sequence
 from typing import Final, assert_never
 
+from meta_capi.built import Columns
 from meta_capi.catalogue import reason
 from meta_capi.cli.mask import shown
 from meta_capi.cli.page import Page, number
@@ -21,7 +22,6 @@ from meta_capi.cli.rows import (
 from meta_capi.cli.wiring import Wiring
 from meta_capi.dispatch import Post
 from meta_capi.errors import ConfigurationError, NoAnswerError
-from meta_capi.event import Columns
 from meta_capi.feed import Feed
 from meta_capi.payload import Envelope, OwedEvent
 from meta_capi.verdict import (

@@ -12,12 +12,14 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 
 from meta_capi import match_keys
+from meta_capi.built import Columns
 from meta_capi.catalogue import reason
 from meta_capi.cli.mask import shape
 from meta_capi.cli.page import Page
-from meta_capi.event import Builder, Columns, joined_key, split_key
+from meta_capi.event import Builder
 from meta_capi.feed import Feed
 from meta_capi.lifecycle import State
+from meta_capi.names import joined_key, split_key
 from meta_capi.normalise import Flaw, country, text_of
 from meta_capi.source import Interval, Shard, Slice, Source
 
