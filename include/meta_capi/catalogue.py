@@ -57,7 +57,7 @@ _TEXTS: Final[dict[Effect, dict[str, tuple[str, str]]]] = {
     },
     Effect.QUARANTINED: {
         "key.missing": ("A key column is empty, so the row has no name.", "Fill the key; a row without one can never be sent safely."),
-        "key.duplicate": ("Several rows of the interval have the same key; nobody can say which is true.", "Make the key unique in the source, then run the interval again."),
+        "key.duplicate": ("Several rows of the interval have the same key; nobody can say which is true.", "Make the key unique in the source, then run replay_deliveries for it."),
         "key.too_long": ("The key is longer than 128 characters.", "Use a shorter surrogate key."),
         "event_id.taken": ("Another conversion of this dataset already has this event id; Meta would drop the later one.", "Make the event id column unique, then run again."),
         "event_id.too_long": ("The event id is longer than 128 characters.", "Send the id that the Pixel sends."),

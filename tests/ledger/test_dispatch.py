@@ -230,6 +230,43 @@ class TestHeldRows:
         assert settled(first) == {"accepted": 1, "quarantined": 1}
         assert settled(later) == {"accepted": 2}
 
+    def test_a_run_respects_what_the_gate_of_an_overlapping_run_quarantined(
+        self, bench: Bench
+    ) -> None:
+        rows = bench.rows(1)
+        early, late = bench.run(), bench.run()
+        first = bench.ledger.open_validation(early, "suite")
+        second = bench.ledger.open_validation(late, "suite")
+        at = rows["loaded_at"][0]
+        bench.ledger.quarantine(late, second, [("o-1", "gate.failed")], at)
+        bench.ledger.quarantine(early, first, [("o-1", "gate.failed")], at)
+
+        for run, number in ((early, first), (late, second)):
+            tally = bench.deliver(rows, desk=bench.desk(run, validation_id=number))
+            assert settled(tally) == {"quarantined": 1}
+        assert bench.receipts() == Counter()
+
+    def test_one_of_several_rows_with_a_key_is_let_go_by_a_person_only(
+        self, bench: Bench
+    ) -> None:
+        rows = bench.rows(1)
+        at = rows["loaded_at"][0]
+        wide, narrow = bench.run(), bench.run()
+        number = bench.ledger.open_validation(wide, "suite")
+        twice = [("o-1", "key.duplicate"), ("o-1", "key.duplicate")]
+        bench.ledger.quarantine(wide, number, twice, at)
+        later = bench.ledger.open_validation(narrow, "suite")
+
+        tally = bench.deliver(rows, desk=bench.desk(narrow, validation_id=later))
+        assert settled(tally) == {"quarantined": 1}
+
+        choice = {
+            "states": ["quarantined"], "reason": None, "keys": ["o-1"], "start": None,
+            "end": None,
+        }  # fmt: skip
+        bench.ledger.replay(bench.run(), choice)
+        assert settled(bench.deliver(rows)) == {"accepted": 1}
+
     def test_rows_with_one_key_each_stand_in_the_ledger(self, bench: Bench) -> None:
         tally = bench.deliver(bench.rows(1, 2, 2, 2))
 

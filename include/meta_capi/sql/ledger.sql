@@ -5,6 +5,26 @@
 -- The ledger's fingerprint key.
 select digest_key from capi.installation;
 
+-- name: set_bounds
+-- A worker that is stopped in the middle of a step loses its locks, and those who wait for
+-- them wait only so long.
+select
+    set_config('idle_in_transaction_session_timeout', '60s', false),
+    set_config('lock_timeout', '20s', false);
+
+-- name: own_transaction
+-- Its number, to ask for its outcome if the answer to COMMIT is lost; none if nothing was
+-- written.
+select pg_current_xact_id_if_assigned()::text as number;
+
+-- name: outcome_of
+-- A number that PostgreSQL has not yet given is from before a failover that lost it.
+select case
+    when %(number)s::xid8 < pg_snapshot_xmax(pg_current_snapshot())
+    then pg_xact_status(%(number)s::xid8)
+    else 'aborted'
+end as outcome;
+
 -- name: clock
 -- The moment by which leases run.
 select capi.clock();
@@ -121,7 +141,7 @@ where case
         make_interval(secs => %(resend_window)s), %(most_resends)s
     )
     else d.state not in ('pending', 'quarantined', 'withheld', 'expired')
-        or (d.state = 'quarantined' and d.validation_id = %(validation_id)s)
+        or (d.state = 'quarantined' and d.validation_id >= %(validation_id)s)
 end;
 
 -- name: find_taken
@@ -215,7 +235,8 @@ on conflict (dataset_id, feed, source_key) do update set
     reason = excluded.reason,
     cursor_at = excluded.cursor_at,
     run_no = excluded.run_no,
-    validation_id = excluded.validation_id,
+    -- Overlapping runs have gates of their own; the later gate's word stands.
+    validation_id = greatest(d.validation_id, excluded.validation_id),
     not_before = null
 where d.state in ('pending', 'quarantined', 'withheld', 'expired');
 

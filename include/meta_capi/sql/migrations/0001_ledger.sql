@@ -259,9 +259,14 @@ create function capi.may_claim(
 ) returns boolean language sql volatile as $$
     select case delivery.state
         when 'pending' then coalesce(delivery.not_before <= capi.clock(), true)
-        -- what this very gate has just put there stays there
+        -- What this gate, or a later one, has put there stays there. One of several rows
+        -- with one key may look alone in a narrower interval: a person lets it go.
         when 'quarantined' then validation is null
-            or delivery.validation_id is distinct from validation
+            or delivery.validation_id is null
+            or (
+                delivery.validation_id < validation
+                and delivery.reason <> 'key.duplicate'
+            )
         when 'withheld' then true
         when 'expired' then true
         -- refused once is refused again, unless the row was changed
