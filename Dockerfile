@@ -24,7 +24,6 @@ RUN pip install --no-cache-dir --no-deps /tmp/wheel/*.whl \
 # The code is installed once, by the wheel. Here is what Airflow reads from folders: the
 # DAGs, the plugin's entrance, and what users edit.
 COPY --chown=airflow:0 dags /opt/airflow/dags
-COPY --chown=airflow:0 plugins/*.py /opt/airflow/plugins/
 COPY --chown=airflow:0 include/feeds /opt/airflow/include/feeds
 COPY --chown=airflow:0 include/expectations /opt/airflow/include/expectations
 ENV META_CAPI_HOME=/opt/airflow/include \

@@ -110,7 +110,9 @@ class Airflow:
         """Bring the metadata up to date and start what does not run."""
         self.folder.mkdir(parents=True, exist_ok=True)
         user, password = self.login
-        (self.folder / "passwords.json").write_text(json.dumps({user: password}))
+        passwords = self.folder / "passwords.json"
+        passwords.touch(mode=0o600)
+        passwords.write_text(json.dumps({user: password}))
         (self.folder / "config").mkdir(exist_ok=True)
         (self.folder / "config" / "airflow_local_settings.py").write_text(
             _LOCAL_SETTINGS

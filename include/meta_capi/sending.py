@@ -39,7 +39,7 @@ class Patience:
     """Requests for one batch, throttles not counted."""
     first_pause: float = 1.0
     longest_wait: float = 300.0
-    """A throttle that asks for more is left to a later run."""
+    """Throttles that ask one batch for more, in all, are left to a later run."""
     doubt_pause: float = 60.0
     """The rest before an event in doubt may go out again."""
     failures_in_a_row: int = 5
@@ -92,7 +92,7 @@ class Sender:
         single event that is not to be blamed yet.
         """
         body = self._envelope.wrap(batch.events)
-        tries = throttles = 0
+        tries, waited = 0, 0.0
         while True:
             if self.halted:
                 self.give_back([batch], self.halted)
@@ -114,8 +114,7 @@ class Sender:
                 case Stopped():
                     return self._stopped(batch, seq, verdict)
                 case Throttled():
-                    throttles += 1
-                    self._throttled(batch, seq, verdict, throttles)
+                    waited += self._throttled(batch, seq, verdict, waited)
                 case NotSent() | Unknown():
                     tries += 1
                     if self._unanswered_for_good(batch, seq, verdict, tries):
@@ -165,20 +164,26 @@ class Sender:
         return verdict
 
     def _throttled(
-        self, batch: Batch, seq: int, verdict: Throttled, times: int
-    ) -> None:
-        seconds = verdict.wait_seconds or min(
-            60.0, self._patience.first_pause * 2**times
+        self, batch: Batch, seq: int, verdict: Throttled, waited: float
+    ) -> float:
+        """Wait as Meta asks, in all no longer than the worker's patience; return how long.
+
+        The patience also bounds how far a batch in doubt can drift beyond the moment at
+        which it was found to be inside Meta's window.
+        """
+        seconds = verdict.wait_seconds or max(
+            self._patience.first_pause, min(60.0, waited)
         )
         self._desk.settle(
             batch, seq, outcome="throttled", receipt=verdict.receipt, batch_state="claimed",
             delivery_state=None, wait_seconds=seconds,
         )  # fmt: skip
-        if seconds > self._patience.longest_wait or times > 20:
+        if waited + seconds > self._patience.longest_wait:
             self.halt("throttled")
-            return
-        with self._gate:
-            self._wait(seconds)
+        else:
+            with self._gate:
+                self._wait(seconds)
+        return max(seconds, 1.0)
 
     def _unanswered_for_good(
         self, batch: Batch, seq: int, verdict: NotSent | Unknown, tries: int

@@ -60,7 +60,7 @@ class Feed(Part):
     schedule: Cron
     """A cron expression in UTC: how often to send, and how long an interval is."""
     start_date: Day
-    """The first day whose rows may be sent; backfills do not go further back."""
+    """The first day that is scheduled. A backfill may go further back."""
     lookback: int = Field(default=0, ge=0, le=500)
     """Read this many earlier intervals again, for rows that arrive late."""
     connections: Connections = Connections()
