@@ -6,7 +6,7 @@ All of it happens in one transaction, with a handful of statements however many 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -48,7 +48,9 @@ class Claim:
         self._worker_id = worker_id
         self._validation_id = validation_id
 
-    def take(self, built: Built, *, most_events: int, most_bytes: int) -> Claimed:
+    def take(
+        self, built: Built, *, most_events: int, most_bytes: int, limit: int | None
+    ) -> Claimed:
         """Record the slice, cut batches from what may be sent, and take them."""
         claimed, cursor = Claimed(), self._cursor
         cursor.execute(_SQL["make_incoming"])
@@ -64,6 +66,10 @@ class Claim:
         if kept:
             cursor.execute(_SQL["touch"], self._values(ordinals=list(kept)))
             claimed.standing.update(kept.values())
+        rows = [row for row in built.sendable if row not in kept]
+        if limit is not None and len(rows) > limit:
+            _keep_back(cursor, built, rows[limit:])
+            rows = rows[:limit]
         held = [
             row
             for row, reason in enumerate(built.reasons)
@@ -71,80 +77,69 @@ class Claim:
         ]
         if held:
             cursor.execute(_SQL["hold"], self._values(ordinals=held))
-            claimed.standing.update(
-                (built.states[row].value, built.reasons[row]) for row in held
-            )
-        rows = [row for row in built.sendable if row not in kept]
+        lost: list[int] = []
         if rows:
-            claimed.batches = self._batches(built, rows, most_events, most_bytes)
-            lost = len(rows) - sum(map(len, claimed.batches))
-            if lost:
-                claimed.standing[State.CLAIMED.value, None] += lost
+            claimed.batches, lost = self._batches(built, rows, most_events, most_bytes)
+        if apart := held + lost:
+            cursor.execute(_SQL["standing"], self._values(ordinals=apart))
+            for row in cursor.fetchall():
+                claimed.standing[row["state"], row["reason"]] += row["rows"]
         return claimed
 
     def _batches(
         self, built: Built, rows: list[int], most_events: int, most_bytes: int
-    ) -> list[Batch]:
+    ) -> tuple[list[Batch], list[int]]:
+        """Return the batches, and the rows that another worker took meanwhile."""
         owed = [
             OwedEvent(built.source_keys[row], built.bodies[row] or b"") for row in rows
         ]
         sizes = [len(event.body) for event in owed]
         ranges = list(cut(sizes, most_events=most_events, most_bytes=most_bytes))
         numbers = next_numbers(self._cursor, len(ranges))
-        batches = [
-            Batch(number, number, 0, tuple(owed[span.start : span.stop]))
-            for number, span in zip(numbers, ranges, strict=True)
-        ]
-        self._open(batches)
+        cuts = list(zip(numbers, ranges, strict=True))
+        batch_ids = [number for number, span in cuts for _ in span]
         self._cursor.execute(
-            _SQL["claim"],
-            self._values(
-                ordinals=rows,
-                batch_ids=[
-                    number
-                    for number, span in zip(numbers, ranges, strict=True)
-                    for _ in span
-                ],
-            ),
+            _SQL["claim"], self._values(ordinals=rows, batch_ids=batch_ids)
         )
-        got = {row["source_key"] for row in self._cursor.fetchall()}
-        return batches if len(got) == len(rows) else self._shrink(batches, got)
+        got = {row["source_key"]: row["doubt_since"] for row in self._cursor.fetchall()}
+        batches = []
+        for number, span in cuts:
+            taken = [
+                event
+                for event in owed[span.start : span.stop]
+                if event.source_key in got
+            ]
+            if taken:
+                batches.append(Batch(number, number, 0, tuple(taken)))
+        self._open(batches, got)
+        return batches, [row for row in rows if built.source_keys[row] not in got]
 
-    def _open(self, batches: Sequence[Batch]) -> None:
+    def _open(
+        self, batches: Sequence[Batch], doubts: Mapping[str, datetime | None]
+    ) -> None:
+        """Put the batches on the desk; `doubts` says since when each key is in doubt."""
+        since = [
+            min(
+                filter(None, (doubts[event.source_key] for event in batch.events)),
+                default=None,
+            )
+            for batch in batches
+        ]
         self._cursor.execute(
             _SQL["open_batches"],
             {
                 "worker_id": self._worker_id,
+                "resend_window": self._policy.window_seconds,
                 "batch_ids": [batch.batch_id for batch in batches],
                 "events": [len(batch) for batch in batches],
                 "bytes": [batch.size for batch in batches],
+                "doubts": since,
             },
         )
         if len(self._cursor.fetchall()) != len(batches):
             raise LeaseLostError(
                 "This worker's lease is over; it claims nothing more. It stops here."
             )
-
-    def _shrink(self, batches: Sequence[Batch], got: set[str]) -> list[Batch]:
-        """Leave out what another worker took between the comparison and the claim."""
-        kept = []
-        for batch in batches:
-            events = tuple(event for event in batch.events if event.source_key in got)
-            small = Batch(batch.batch_id, batch.root_id, batch.depth, events)
-            if not events:
-                self._cursor.execute(_SQL["drop_batch"], {"batch_id": batch.batch_id})
-                continue
-            if len(events) < len(batch):
-                self._cursor.execute(
-                    _SQL["shrink_batch"],
-                    {
-                        "batch_id": small.batch_id,
-                        "events": len(small),
-                        "bytes": small.size,
-                    },
-                )
-            kept.append(small)
-        return kept
 
     def _values(self, **more: Any) -> dict[str, Any]:
         return {
@@ -186,6 +181,13 @@ def _copy(cursor: Cursor, built: Built) -> None:
                     None if later is None else datetime.fromtimestamp(later, UTC),
                 )
             )
+
+
+def _keep_back(cursor: Cursor, built: Built, rows: Sequence[int]) -> None:
+    """Leave rows pending that are beyond the run's limit."""
+    for row in rows:
+        built.hold(row, State.PENDING, "limit")
+    cursor.execute(_SQL["keep_back"], {"ordinals": list(rows), "reason": "limit"})
 
 
 def _free_taken(cursor: Cursor, built: Built, rows: Sequence[int]) -> None:

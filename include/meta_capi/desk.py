@@ -70,21 +70,34 @@ class Desk:
         return self._policy.resend
 
     def renew(self) -> None:
-        """Make the lease last longer; LeaseLostError if it is already over."""
-        rows = self._ledger.run(
-            "renew", worker_id=self.worker_id, lease_seconds=self._lease_seconds
-        )
-        if not rows:
+        """Make the lease last longer; LeaseLostError if it is already over.
+
+        A database that is away for less than a lease ends nothing.
+        """
+        values = {"worker_id": self.worker_id, "lease_seconds": self._lease_seconds}
+
+        def step(cursor: psycopg.Cursor[dict[str, Any]]) -> bool:
+            return bool(cursor.execute(_SQL["renew"], values).fetchone())
+
+        if not self._ledger.attempt(step, patience=self._lease_seconds):
             raise LeaseLostError(
                 "This worker's lease is over; what it held is with the rescue. It stops here."
             )
 
     # --- claim ----------------------------------------------------------------------
 
-    def claim(self, built: Built, *, most_events: int, most_bytes: int) -> Claimed:
+    def claim(
+        self,
+        built: Built,
+        *,
+        most_events: int,
+        most_bytes: int,
+        limit: int | None = None,
+    ) -> Claimed:
         """Record a slice, cut batches from what may be sent, and take them (edges a b g h i j).
 
-        One transaction: after a crash either all of it stands or nothing.
+        Takes `limit` rows at most. One transaction: after a crash either all of it stands
+        or nothing.
         """
 
         def step(cursor: psycopg.Cursor[dict[str, Any]]) -> Claimed:
@@ -92,39 +105,43 @@ class Desk:
                 cursor, self._run, self._policy, worker_id=self.worker_id,
                 validation_id=self._validation_id,
             )  # fmt: skip
-            return claim.take(built, most_events=most_events, most_bytes=most_bytes)
+            return claim.take(
+                built, most_events=most_events, most_bytes=most_bytes, limit=limit
+            )
 
         return self._ledger.attempt(step)
 
     # --- begin and settle -----------------------------------------------------------
 
-    def begin(self, batch: Batch) -> int:
+    def begin(self, batch: Batch) -> int | None:
         """Write down that a request is about to leave; only then may it.
 
         Returns:
-            The request's number within the batch.
+            The request's number within the batch; None if the batch may not go out any
+            more, because the window for a repeat is over.
 
         Raises:
             LeaseLostError: the lease does not cover the request twice over.
         """
-        values = {"batch_id": batch.batch_id, "worker_id": self.worker_id}
+        values = {
+            "batch_id": batch.batch_id,
+            "worker_id": self.worker_id,
+            "cover_seconds": self._cover_seconds,
+        }
 
         def step(cursor: psycopg.Cursor[dict[str, Any]]) -> int | None:
-            cursor.execute(
-                _SQL["begin_sending"], {**values, "cover_seconds": self._cover_seconds}
-            )
-            row = cursor.fetchone()
-            if row is None:
-                cursor.execute(_SQL["is_sending"], values)
-                row = cursor.fetchone()
-            return row["seq"] if row else None
-
-        seq = self._ledger.attempt(step)
-        if seq is None:
+            cursor.execute(_SQL["begin_sending"], values)
+            if row := cursor.fetchone():
+                seq: int = row["seq"]
+                return seq
+            cursor.execute(_SQL["is_too_late"], values)
+            if cursor.fetchone():
+                return None
             raise LeaseLostError(
                 f"Batch {batch.batch_id} is no longer this worker's to send. It stops here."
             )
-        return seq
+
+        return self._ledger.attempt(step)
 
     def settle(
         self, batch: Batch, seq: int, *, outcome: str, receipt: Receipt, batch_state: str,
@@ -134,6 +151,7 @@ class Desk:
         """Write down an answer and what follows from it, in one step (edges c d e f).
 
         `delivery_state` None leaves the deliveries claimed: the batch goes on.
+        An answer is not let go while the lease lasts, however long the database is away.
         Raises LeaseLostError where the batch was rescued meanwhile.
         """
         values = {
@@ -147,13 +165,14 @@ class Desk:
             "reason": reason,
             "wait_seconds": None if wait_seconds is None else int(wait_seconds),
             "pause_seconds": pause_seconds,
+            "resend_window": self._policy.window_seconds,
         }
 
         def step(cursor: psycopg.Cursor[dict[str, Any]]) -> Settled | None:
             cursor.execute(_SQL["settle"], values)
             row = cursor.fetchone() or {}
             if not row["settled"]:
-                return self._settled_already(cursor, batch, values)
+                return None
             if delivery_state and row["moved"] != row["events"]:
                 raise LedgerError(
                     f"Batch {batch.batch_id} holds {row['events']} events, but "
@@ -161,7 +180,7 @@ class Desk:
                 )
             return Settled(row["moved"], row["in_doubt"])
 
-        settled = self._ledger.attempt(step)
+        settled = self._ledger.attempt(step, patience=self._lease_seconds)
         if settled is None:
             if outcome == "accepted":
                 self._ledger.run("prove_acceptance", **values)
@@ -169,17 +188,6 @@ class Desk:
                 f"Batch {batch.batch_id} was rescued before its answer came. It stops here."
             )
         return settled
-
-    @staticmethod
-    def _settled_already(
-        cursor: psycopg.Cursor[dict[str, Any]], batch: Batch, values: dict[str, Any]
-    ) -> Settled | None:
-        """After a lost commit: find our own settlement in place."""
-        cursor.execute(_SQL["is_settled"], values)
-        row = cursor.fetchone()
-        moved = len(batch) if values["delivery_state"] else 0
-        doubts = moved if values["delivery_state"] == State.IN_DOUBT else 0
-        return Settled(moved, doubts) if row and row["same"] else None
 
     def split(
         self, batch: Batch, parts: Sequence[Sequence[OwedEvent]], reason: str
@@ -219,23 +227,19 @@ class Desk:
         return self._ledger.attempt(step)
 
     def release(
-        self, batches: Sequence[Batch] | None, *, reason: str, pause_seconds: float = 0.0,
-        state: State = State.PENDING,
-    ) -> Counter[str]:  # fmt: skip
+        self, batches: Sequence[Batch], *, reason: str, state: State = State.PENDING
+    ) -> Counter[str]:
         """Give batches back of which nothing is out (edge d; i where `state` says so).
 
-        None gives back all of this desk. Returns deliveries by state.
+        What is in doubt stays in doubt (edge f). Returns deliveries by state.
         """
         rows = self._ledger.run(
             "release",
             worker_id=self.worker_id,
-            batch_ids=None
-            if batches is None
-            else [batch.batch_id for batch in batches],
+            batch_ids=[batch.batch_id for batch in batches],
             batch_state="released" if state is State.PENDING else "quarantined",
             delivery_state=state.value,
             reason=reason,
-            pause_seconds=pause_seconds,
         )
         return Counter(rows[0])
 

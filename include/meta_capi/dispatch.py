@@ -91,14 +91,16 @@ def deliver(
             room = limit
             for columns in slices:
                 built = builder.build(columns, int(now()))
-                _hold_back(built, sender.halted, room)
-                if room is not None:
-                    room -= len(built.sendable)
+                if sender.halted:
+                    _hold_back(built, sender.halted)
                 claimed = desk.claim(
                     built,
                     most_events=limits.events_per_request,
                     most_bytes=limits.bytes_per_request,
+                    limit=room,
                 )
+                if room is not None:
+                    room -= sum(map(len, claimed.batches))
                 probe("after_claim")
                 _note(tally, built, claimed)
                 for batch in claimed.batches:
@@ -185,13 +187,10 @@ class _Flight:
             self._room.release()
 
 
-def _hold_back(built: Built, halted: str | None, room: int | None) -> None:
-    """Keep rows pending that may not go out: all after a halt, or beyond the limit."""
-    rows = built.sendable
-    if halted is None:
-        rows = [] if room is None else rows[room:]
-    for row in rows:
-        built.hold(row, State.PENDING, halted or "limit")
+def _hold_back(built: Built, halted: str) -> None:
+    """Keep all rows pending that might go out."""
+    for row in built.sendable:
+        built.hold(row, State.PENDING, halted)
 
 
 def _note(tally: Tally, built: Built, claimed: Claimed) -> None:

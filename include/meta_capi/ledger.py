@@ -20,7 +20,8 @@ from typing import Any, Final, NamedTuple, TypeVar
 import psycopg
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
-from sqlalchemy import Engine
+from sqlalchemy import Engine, event
+from sqlalchemy.exc import SQLAlchemyError
 
 from meta_capi.errors import LedgerError
 from meta_capi.names import occurrence_key
@@ -30,14 +31,13 @@ __all__ = ["Ledger", "Rescued", "ResendPolicy", "Run"]
 
 T = TypeVar("T")
 _SQL: Final = queries("ledger")
-# Restarts, dropped connections, deadlocks, serialization: the statement did not happen,
-# or happened wholly, and each statement of ours can tell when it is asked again.
+# Restarts, dropped connections, a full pool, locks, deadlocks, another worker's row: the
+# transaction did not happen, or happened wholly.
 _PASSING: Final = (
     psycopg.OperationalError,
     psycopg.InterfaceError,
-    psycopg.errors.DeadlockDetected,
-    psycopg.errors.SerializationFailure,
     psycopg.errors.UniqueViolation,
+    SQLAlchemyError,
 )
 _LOCK: Final = 0x6361_7069  # "capi": one migration at a time
 _SLICE: Final = 10_000
@@ -77,6 +77,7 @@ class Ledger:
     def __init__(self, engine: Engine, *, patience: float = 30.0) -> None:
         self._engine = engine
         self._patience = patience
+        event.listen(engine, "connect", _set_bounds)
 
     # --- plumbing -------------------------------------------------------------------
 
@@ -85,43 +86,67 @@ class Ledger:
         """Yield a cursor; commit at the end, roll back on any exception."""
         proxy = self._engine.raw_connection()
         connection = proxy.driver_connection
-        if not isinstance(connection, psycopg.Connection):
-            raise LedgerError(
-                "The ledger's connection is not PostgreSQL by psycopg 3; point "
-                "connections.ledger at a PostgreSQL database."
-            )
         try:
+            if not isinstance(connection, psycopg.Connection):
+                raise LedgerError(
+                    "The ledger's connection is not PostgreSQL by psycopg 3; point "
+                    "connections.ledger at a PostgreSQL database."
+                )
             with connection.cursor(row_factory=dict_row) as cursor:
                 yield cursor
             connection.commit()
-        except BaseException:
-            if connection.closed or connection.broken:
+        except BaseException as error:
+            # The pool rolls back. It cannot where the line is dead, nor where a signal
+            # broke into a statement: the rollback's failure would hide the signal.
+            dead = isinstance(connection, psycopg.Connection) and connection.closed
+            if dead or not isinstance(error, Exception):
                 proxy.invalidate()
-            else:
-                connection.rollback()
             raise
         finally:
             proxy.close()
 
-    def attempt(self, step: Callable[[psycopg.Cursor[dict[str, Any]]], T]) -> T:
-        """Run a step in a transaction, again and again while the database is away.
+    def attempt(
+        self, step: Callable[[psycopg.Cursor[dict[str, Any]]], T],
+        *, patience: float | None = None,
+    ) -> T:  # fmt: skip
+        """Make a step in a transaction, again and again while the database is away.
 
-        The step must be able to run twice. Gives up after the ledger's patience, in
-        seconds, with a LedgerError that quotes no driver message.
+        It is made once: where a connection broke at its COMMIT, PostgreSQL is asked
+        whether that stands. Gives up after the patience, in seconds (the ledger's own
+        by default), with a LedgerError that quotes no driver message.
         """
-        give_up = time.monotonic() + self._patience
-        pause = 0.05
+        give_up = time.monotonic() + (self._patience if patience is None else patience)
+        pause, sentence = 0.05, ""
+        unheard: tuple[str, T] | None = None  # of its COMMIT
         while True:
             try:
-                with self.transaction() as cursor:
-                    return step(cursor)
+                if unheard is None:
+                    with self.transaction() as cursor:
+                        result = step(cursor)
+                        cursor.execute(_SQL["own_transaction"])
+                        number = (cursor.fetchone() or {})["number"]
+                        unheard = (number, result) if number else None
+                    return result
+                number, result = unheard
+                outcome = self._outcome_of(number)
+                if outcome == "committed":
+                    return result
+                if outcome == "aborted":
+                    unheard = None
             except _PASSING as error:
-                if time.monotonic() + pause > give_up:
-                    raise LedgerError(_sentence(error)) from None
+                sentence = _sentence(error)
             except psycopg.Error as error:
                 raise LedgerError(_sentence(error)) from None
+            if time.monotonic() + pause > give_up:
+                raise LedgerError(sentence)
             time.sleep(pause)
             pause = min(pause * 2, 2.0)
+
+    def _outcome_of(self, transaction: str) -> str:
+        """Return what became of a transaction: committed, aborted, or in progress."""
+        with self.transaction() as cursor:
+            cursor.execute(_SQL["outcome_of"], {"number": transaction})
+            return str((cursor.fetchone() or {})["outcome"])
 
     def run(self, name: str, **values: Any) -> list[dict[str, Any]]:
         """Run one named query in a transaction of its own; return its rows."""
@@ -242,7 +267,8 @@ class Ledger:
         while some := list(islice(stream, _SLICE)):
             reasons: dict[str, str] = {}
             for key, reason in some:
-                seen[key] += reason == "key.duplicate"
+                if reason == "key.duplicate":
+                    seen[key] += 1
                 reasons[occurrence_key(key, max(seen[key], 1))] = reason
 
             def step(
@@ -331,7 +357,8 @@ class Ledger:
     def replay(self, run: Run, choice: Mapping[str, Any]) -> list[str]:
         """Put back what a person chose (edge k); return the source keys.
 
-        `choice` holds states, reason, keys, start and end; None means any.
+        `choice` holds states, reason, keys, start and end; None means any. Left alone
+        are doubts that the policy may still settle, and rows that no key can find.
         """
         rows = self.run(
             "replay",
@@ -343,10 +370,18 @@ class Ledger:
         return [row["source_key"] for row in rows]
 
 
-def _sentence(error: psycopg.Error) -> str:
+def _set_bounds(connection: object, _: object) -> None:
+    """Let no other worker wait for ever for one that sleeps in the middle of a step."""
+    if isinstance(connection, psycopg.Connection):
+        connection.execute(_SQL["set_bounds"])
+        connection.commit()
+
+
+def _sentence(error: psycopg.Error | SQLAlchemyError) -> str:
     """Say what happened by class and SQLSTATE; the driver's text may quote a row."""
-    state = f", SQLSTATE {error.sqlstate}" if error.sqlstate else ""
+    sqlstate = error.sqlstate if isinstance(error, psycopg.Error) else None
+    state = f", SQLSTATE {sqlstate}" if sqlstate else ""
     name = type(error).__name__
-    if error.sqlstate == "3F000" or error.sqlstate == "42P01":
+    if sqlstate in ("3F000", "42P01"):
         return "The ledger has no schema, or an old one; run `meta-capi migrate`."
     return f"The ledger's database did not take the step ({name}{state}); nothing was half done."

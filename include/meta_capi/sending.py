@@ -94,12 +94,15 @@ class Sender:
         body = self._envelope.wrap(batch.events)
         tries, waited = 0, 0.0
         while True:
+            with self._gate:
+                pass
             if self.halted:
                 self.give_back([batch], self.halted)
                 return None
-            with self._gate:
-                pass
             seq = self._desk.begin(batch)
+            if seq is None:  # Meta would not know the repeat any more
+                self.give_back([batch], "not_sent")
+                return None
             self._probe("after_begin")
             verdict = self._ask(body, len(batch))
             self._probe("after_answer")
@@ -195,8 +198,8 @@ class Sender:
         reason = "not_sent" if isinstance(verdict, NotSent) else verdict.reason
         if again:
             self._desk.settle(
-                batch, seq, outcome=outcome, receipt=verdict.receipt, delivery_state=None,
-                batch_state="claimed" if proven else "sending", reason=reason,
+                batch, seq, outcome=outcome, receipt=verdict.receipt, batch_state="claimed",
+                delivery_state=None, reason=reason,
             )  # fmt: skip
             self._wait(self._patience.first_pause * 2 ** (tries - 1))
             return False

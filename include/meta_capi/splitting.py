@@ -65,7 +65,7 @@ class Splitter:
         """
         queue: _Queue = deque([(root, None)])
         refusals: list[Refused] = []
-        used = 0
+        used, suspected = 0, False
         while queue:
             batch, siblings = queue.popleft()
             if used >= self._most_requests:
@@ -78,12 +78,17 @@ class Splitter:
                 verdict = self._sender.send(batch)
                 if isinstance(verdict, Accepted) and siblings:
                     siblings.accepted += 1
-                if not isinstance(verdict, Refused) or len(batch) == 1:
+                if not isinstance(verdict, Refused):
                     continue
                 refusals.append(verdict)
-                if used == len(refusals) == _SUSPICIOUS and self._nothing_but(
-                    verdict, refusals
+                if len(batch) == 1:
+                    continue
+                if (
+                    not suspected
+                    and used == len(refusals) >= _SUSPICIOUS
+                    and self._nothing_but(verdict, refusals)
                 ):
+                    suspected = True
                     queue.appendleft((batch, None))
                     queue = self._without_a_no_to_everything(queue, verdict)
                     used += _PROBES

@@ -43,10 +43,11 @@ class Tally:
             self.reasons[reason] += count
 
     def settle_all(self, moved: Mapping[str, int], reason: str) -> None:
-        """Count rows by the states they moved to."""
+        """Count rows by the states they moved to; a doubt has its own reason."""
         with self._lock:
             for state, count in moved.items():
-                self.settle(state, count, reason)
+                doubt = state == State.IN_DOUBT
+                self.settle(state, count, "answer.unclear" if doubt else reason)
 
     @property
     def settled(self) -> int:

@@ -225,7 +225,8 @@ class TestHeldRows:
         )
 
         first = bench.deliver(rows, desk=bench.desk(run, validation_id=number))
-        later = bench.deliver(rows)
+        number = bench.ledger.open_validation(run, "suite")
+        later = bench.deliver(rows, desk=bench.desk(run, validation_id=number))
 
         assert settled(first) == {"accepted": 1, "quarantined": 1}
         assert settled(later) == {"accepted": 2}

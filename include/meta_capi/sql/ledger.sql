@@ -141,7 +141,7 @@ where case
         make_interval(secs => %(resend_window)s), %(most_resends)s
     )
     else d.state not in ('pending', 'quarantined', 'withheld', 'expired')
-        or (d.state = 'quarantined' and d.validation_id >= %(validation_id)s)
+        or capi.held_by_gate(d, %(validation_id)s)
 end;
 
 -- name: find_taken
@@ -153,6 +153,13 @@ join capi.deliveries as d
     and d.event_name = i.event_name
     and d.event_id = i.event_id
 where (d.feed, d.source_key) <> (%(feed)s, i.source_key);
+
+-- name: keep_back
+-- d: rows that might go out, but shall not now.
+update incoming as i
+set state = 'pending', reason = %(reason)s
+from unnest(%(ordinals)s::integer[]) as kept (ordinal)
+where i.ordinal = kept.ordinal;
 
 -- name: free_taken
 -- i: those rows are held, and leave the event_id to its owner.
@@ -215,10 +222,24 @@ on conflict (dataset_id, feed, source_key) do update set
     currency = excluded.currency,
     not_before = excluded.not_before
 where d.state in ('pending', 'quarantined', 'withheld', 'expired')
-    and (d.state, d.reason, d.cursor_at, d.event_time, d.not_before) is distinct from (
+    and not capi.held_by_gate(d, %(validation_id)s)
+    and (
+        d.state, d.reason, d.cursor_at, d.event_time, d.not_before, d.event_id, d.digest
+    ) is distinct from (
         excluded.state, excluded.reason, excluded.cursor_at, excluded.event_time,
-        excluded.not_before
+        excluded.not_before, excluded.event_id, excluded.digest
     );
+
+-- name: standing
+-- How rows that this worker did not take stand now, by state and reason.
+select d.state::text as state, d.reason, count(*) as rows
+from unnest(%(ordinals)s::integer[]) as apart (ordinal)
+join incoming as i using (ordinal)
+join capi.deliveries as d
+    on d.dataset_id = %(dataset_id)s
+    and d.feed = %(feed)s
+    and d.source_key = i.source_key
+group by d.state, d.reason;
 
 -- name: quarantine_by_gate
 -- i: rows that failed the gate. Rows at Meta, on their way or in doubt stay as they are.
@@ -243,20 +264,6 @@ where d.state in ('pending', 'quarantined', 'withheld', 'expired');
 -- name: next_batch_numbers
 -- Numbers for batches about to be cut. A number is never given twice.
 select nextval('capi.batch_numbers') from generate_series(1, %(count)s);
-
--- name: open_batches
--- b: batches cut from the rows just read. Refused (no row) if the lease is over.
-insert into capi.batches (
-    batch_id, root_id, worker_id, run_no, feed, dataset_id, events, bytes
-)
-select b.batch_id, b.batch_id, w.worker_id, w.run_no, w.feed, w.dataset_id, b.events, b.bytes
-from unnest(%(batch_ids)s::bigint[], %(events)s::integer[], %(bytes)s::integer[])
-    as b (batch_id, events, bytes)
-join capi.workers as w
-    on w.worker_id = %(worker_id)s
-    and w.ended_at is null
-    and w.lease_until > capi.clock()
-returning batch_id;
 
 -- name: claim
 -- b g: put rows on this worker's desk, each in its batch. Returns what it got; a row that
@@ -293,53 +300,92 @@ where capi.may_claim(
     d, excluded.digest, %(validation_id)s, %(resend)s,
     make_interval(secs => %(resend_window)s), %(most_resends)s
 )
-returning d.batch_id, d.source_key;
+returning d.source_key, d.doubt_since;
 
--- name: shrink_batch
--- A batch that lost rows to another worker at its claim.
-update capi.batches
-set events = %(events)s, bytes = %(bytes)s
-where batch_id = %(batch_id)s;
-
--- name: drop_batch
--- A batch that lost every row at its claim never was.
-delete from capi.batches where batch_id = %(batch_id)s;
+-- name: open_batches
+-- b: the batches of a claim, after it: a row that another worker took is in none of them.
+-- The worker's lock is the fence: its rescue waits for this step, or this step sees it.
+-- Refused (no row) if the lease is over.
+with worker as (
+    select * from capi.workers
+    where worker_id = %(worker_id)s and ended_at is null and lease_until > capi.clock()
+    for share
+)
+insert into capi.batches (
+    batch_id, root_id, worker_id, run_no, feed, dataset_id, events, bytes, send_before
+)
+select
+    b.batch_id, b.batch_id, w.worker_id, w.run_no, w.feed, w.dataset_id, b.events, b.bytes,
+    b.doubt_since + make_interval(secs => %(resend_window)s)
+from worker as w
+cross join unnest(
+    %(batch_ids)s::bigint[], %(events)s::integer[], %(bytes)s::integer[],
+    %(doubts)s::timestamptz[]
+) as b (batch_id, events, bytes, doubt_since)
+returning batch_id;
 
 -- name: begin_sending
 -- The intent before the effect: committed before the first byte leaves. No row comes back
--- unless the lease still covers the whole request twice over.
-with batch as (
+-- unless the lease still covers the whole request twice over, and no window has closed.
+with worker as (
+    select worker_id from capi.workers
+    where worker_id = %(worker_id)s
+        and ended_at is null
+        and lease_until > capi.clock() + make_interval(secs => %(cover_seconds)s)
+    for share
+), batch as (
     update capi.batches as b
     set state = 'sending', attempts = b.attempts + 1
-    from capi.workers as w
+    from worker as w
     where b.batch_id = %(batch_id)s
-        and b.worker_id = %(worker_id)s
-        and b.state in ('claimed', 'sending')
-        and not exists (
-            select from capi.attempts as a
-            where a.batch_id = b.batch_id and a.outcome = 'sending'
-        )
-        and w.worker_id = b.worker_id
-        and w.ended_at is null
-        and w.lease_until > capi.clock() + make_interval(secs => %(cover_seconds)s)
+        and b.worker_id = w.worker_id
+        and b.state = 'claimed'
+        and coalesce(b.send_before > capi.clock(), true)
     returning b.batch_id, b.attempts
 )
 insert into capi.attempts (batch_id, seq)
 select batch_id, attempts from batch
 returning seq;
 
--- name: is_sending
--- After a broken connection: was the intent written after all?
-select a.seq from capi.attempts as a
-join capi.batches as b using (batch_id)
-where a.batch_id = %(batch_id)s and a.outcome = 'sending'
-    and b.worker_id = %(worker_id)s and b.state = 'sending';
+-- name: is_too_late
+-- Whether a batch on this desk may not go out because the window for a repeat is over.
+select batch_id from capi.batches
+where batch_id = %(batch_id)s
+    and worker_id = %(worker_id)s
+    and state = 'claimed'
+    and send_before <= capi.clock();
 
 -- name: settle
 -- c d e f i: the answer, the batch and its deliveries, in one step. A worker whose batch
 -- was rescued settles nothing (settled = 0).
-with attempt as (
-    update capi.attempts
+with batch as (
+    update capi.batches as b
+    set state = %(batch_state)s::capi.batch_state,
+        reason = %(reason)s::text,
+        settled_at = case
+            when %(batch_state)s::text <> 'claimed' then capi.clock()
+        end,
+        -- Only an answer that proves nothing leaves a doubt, and only acceptance ends it.
+        doubt_since = case
+            when %(outcome)s::text = 'unknown' then coalesce(b.doubt_since, a.started_at)
+            else b.doubt_since
+        end,
+        send_before = case
+            when %(outcome)s::text = 'unknown' then least(
+                b.send_before, a.started_at + make_interval(secs => %(resend_window)s)
+            )
+            else b.send_before
+        end
+    from capi.attempts as a
+    where b.batch_id = %(batch_id)s
+        and b.worker_id = %(worker_id)s
+        and b.state = 'sending'
+        and a.batch_id = b.batch_id
+        and a.seq = %(seq)s
+        and a.outcome = 'sending'
+    returning b.batch_id, b.events, b.doubt_since
+), attempt as (
+    update capi.attempts as a
     set outcome = %(outcome)s::capi.attempt_outcome,
         finished_at = capi.clock(),
         http_status = %(http_status)s::integer,
@@ -350,25 +396,8 @@ with attempt as (
         messages = %(messages)s::integer,
         wait_seconds = %(wait_seconds)s::integer,
         usage_percent = %(usage_percent)s::integer
-    where batch_id = %(batch_id)s and seq = %(seq)s and outcome = 'sending'
-    returning batch_id, started_at, outcome
-), batch as (
-    update capi.batches as b
-    set state = %(batch_state)s::capi.batch_state,
-        reason = %(reason)s::text,
-        settled_at = case
-            when %(batch_state)s::text not in ('claimed', 'sending') then capi.clock()
-        end,
-        -- Only an answer that proves nothing leaves a doubt, and only acceptance ends it.
-        doubt_since = case
-            when attempt.outcome = 'unknown' then coalesce(b.doubt_since, attempt.started_at)
-            else b.doubt_since
-        end
-    from attempt
-    where b.batch_id = attempt.batch_id
-        and b.worker_id = %(worker_id)s
-        and b.state = 'sending'
-    returning b.batch_id, b.events, b.doubt_since
+    from batch
+    where a.batch_id = batch.batch_id and a.seq = %(seq)s
 ), moved as (
     update capi.deliveries as d
     set state = case
@@ -402,12 +431,6 @@ select
     (select count(*) from moved) as moved,
     (select count(*) from moved where state = 'in_doubt') as in_doubt;
 
--- name: is_settled
--- After a broken connection: was the answer written after all?
-select outcome::text = %(outcome)s::text as same
-from capi.attempts
-where batch_id = %(batch_id)s and seq = %(seq)s;
-
 -- name: prove_acceptance
 -- c: Meta's yes came after the batch was rescued. Evidence beats a lease: what still
 -- waits in doubt from this batch is accepted; what has moved on is left alone.
@@ -439,17 +462,16 @@ where d.batch_id = batch.batch_id and d.state = 'in_doubt';
 with parent as (
     update capi.batches
     set state = 'split', reason = %(reason)s, settled_at = capi.clock()
-    where batch_id = %(batch_id)s and worker_id = %(worker_id)s
-        and state in ('claimed', 'sending')
+    where batch_id = %(batch_id)s and worker_id = %(worker_id)s and state = 'claimed'
     returning *
 ), children as (
     insert into capi.batches (
         batch_id, parent_id, root_id, depth, worker_id, run_no, feed, dataset_id, events,
-        bytes, doubt_since
+        bytes, doubt_since, send_before
     )
     select
         c.batch_id, p.batch_id, p.root_id, p.depth + 1, p.worker_id, p.run_no, p.feed,
-        p.dataset_id, c.events, c.bytes, p.doubt_since
+        p.dataset_id, c.events, c.bytes, p.doubt_since, p.send_before
     from parent as p
     cross join unnest(%(child_ids)s::bigint[], %(events)s::integer[], %(bytes)s::integer[])
         as c (batch_id, events, bytes)
@@ -470,29 +492,27 @@ with parent as (
 select (select count(*) from children) as children, (select count(*) from moved) as moved;
 
 -- name: release
--- d i: batches of this worker that provably have nothing out, back to where they were.
+-- d f i: batches of this worker of which nothing is out now. What was out before, and is
+-- in doubt, stays so.
 with batch as (
     update capi.batches
     set state = %(batch_state)s::capi.batch_state, reason = %(reason)s, settled_at = capi.clock()
     where worker_id = %(worker_id)s
-        and (batch_id = any(%(batch_ids)s) or %(batch_ids)s::bigint[] is null)
+        and batch_id = any(%(batch_ids)s)
         and state = 'claimed'
     returning batch_id, doubt_since
 ), moved as (
     update capi.deliveries as d
     set state = case
-            when %(delivery_state)s::text = 'quarantined' then 'quarantined'
             when coalesce(d.doubt_since, batch.doubt_since) is not null then 'in_doubt'
-            else 'pending'
+            else %(delivery_state)s::text
         end::capi.delivery_state,
         reason = case
-            when %(delivery_state)s::text = 'pending'
-                and coalesce(d.doubt_since, batch.doubt_since) is not null
-                then 'answer.unclear'
+            when coalesce(d.doubt_since, batch.doubt_since) is not null then 'answer.unclear'
             else %(reason)s::text
         end,
         doubt_since = coalesce(d.doubt_since, batch.doubt_since),
-        not_before = capi.clock() + make_interval(secs => %(pause_seconds)s),
+        not_before = null,
         settled_at = capi.clock()
     from batch
     where d.batch_id = batch.batch_id and d.state = 'claimed'
@@ -513,14 +533,20 @@ returning worker_id;
 
 -- name: find_lost_workers
 -- d f: workers whose lease is over: fenced first, so that none of them can begin a request
--- while their desks are cleared.
+-- while their desks are cleared. One that sleeps in the middle of a step is not waited for:
+-- its line is cut (set_bounds), and the next rescue finds it.
 update capi.workers
 set ended_at = capi.clock(), ended_how = 'lost'
-where ended_at is null and lease_until < capi.clock()
+where worker_id in (
+    select worker_id from capi.workers
+    where ended_at is null and lease_until < capi.clock()
+    for no key update skip locked
+)
 returning worker_id;
 
 -- name: clear_desks
--- d f: what lost workers had claimed goes back; what they may have sent is in doubt.
+-- d f: what workers that have ended had claimed goes back; what they may have sent is in
+-- doubt.
 with batch as (
     update capi.batches as b
     set state = case b.state when 'claimed' then 'released' else 'in_doubt' end::capi.batch_state,
@@ -552,7 +578,8 @@ with batch as (
         end::capi.delivery_state,
         reason = case
             when coalesce(d.doubt_since, batch.doubt_since) is null then 'worker.released'
-            else 'worker.lost'
+            when batch.reason = 'worker.lost' then 'worker.lost'
+            else 'answer.unclear'
         end,
         doubt_since = coalesce(d.doubt_since, batch.doubt_since),
         not_before = null,
@@ -574,7 +601,8 @@ set state = 'expired', reason = 'window.over', settled_at = capi.clock()
 where feed = %(feed)s
     and dataset_id = %(dataset_id)s
     and state = 'pending'
-    and event_time < %(oldest)s
+    -- What the gate held has no event time here, and became known after the event.
+    and coalesce(event_time, cursor_at) < %(oldest)s
 returning 1;
 
 -- name: close_doubt
@@ -585,16 +613,21 @@ where feed = %(feed)s
     and dataset_id = %(dataset_id)s
     and state = 'in_doubt'
     and (not %(resend)s or doubt_since + make_interval(secs => %(resend_window)s) <= capi.clock())
-    and reason not in ('doubt.window_over', 'doubt.held');
+    and reason not in ('doubt.window_over', 'doubt.held', 'doubt.row_changed');
 
 -- name: due_keys
--- Source keys of what is owed and may go out now, oldest first.
+-- Source keys of what is owed and may go out now, oldest first. What a person's limit held
+-- back is that person's to send.
 select source_key
 from capi.deliveries
 where feed = %(feed)s
     and dataset_id = %(dataset_id)s
     and (
-        (state = 'pending' and coalesce(not_before <= capi.clock(), true))
+        (
+            state = 'pending'
+            and reason is distinct from 'limit'
+            and coalesce(not_before <= capi.clock(), true)
+        )
         or (
             state = 'in_doubt' and %(resend)s
             and resends < %(most_resends)s
@@ -606,15 +639,15 @@ order by event_time nulls last, source_key
 limit %(limit)s;
 
 -- name: replay
--- k: put back what a person chose.
+-- k: put back what a person chose, and what was chosen can still be found by its key.
 update capi.deliveries as d
 set state = 'pending', reason = 'replayed', validation_id = null, not_before = null,
-    run_no = %(run_no)s, settled_at = capi.clock(),
+    doubt_since = null, run_no = %(run_no)s, settled_at = capi.clock(),
     digest = case when d.state = 'refused' then null else d.digest end
 where d.feed = %(feed)s
     and d.dataset_id = %(dataset_id)s
     and d.state = any(%(states)s::capi.delivery_state[])
-    and d.state in ('quarantined', 'refused', 'withheld', 'expired')
+    and capi.may_replay(d)
     and (%(reason)s::text is null or d.reason = %(reason)s)
     and (%(keys)s::text[] is null or d.source_key = any(%(keys)s))
     and (%(start)s::timestamptz is null or d.cursor_at >= %(start)s)
@@ -628,7 +661,7 @@ from capi.deliveries as d
 where d.feed = %(feed)s
     and d.dataset_id = %(dataset_id)s
     and d.state = any(%(states)s::capi.delivery_state[])
-    and d.state in ('quarantined', 'refused', 'withheld', 'expired')
+    and capi.may_replay(d)
     and (%(reason)s::text is null or d.reason = %(reason)s)
     and (%(keys)s::text[] is null or d.source_key = any(%(keys)s))
     and (%(start)s::timestamptz is null or d.cursor_at >= %(start)s)

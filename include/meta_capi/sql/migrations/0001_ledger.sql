@@ -38,7 +38,7 @@ create type capi.delivery_state as enum (
 );
 
 create type capi.batch_state as enum (
-    'claimed',      -- b: cut; provably nothing has gone out
+    'claimed',      -- b: on a desk; nothing of it is out now
     'sending',      -- a request may be on its way: committed before the first byte
     'accepted',     -- c
     'refused',      -- e: one event, refused
@@ -114,6 +114,8 @@ create table capi.batches (
     attempts smallint not null default 0,
     -- The start of the first request that may have arrived and was never disproved.
     doubt_since timestamptz,
+    -- After it no request may begin: Meta would no longer know a repeat.
+    send_before timestamptz,
     created_at timestamptz not null default capi.clock(),
     settled_at timestamptz,
     check ((state in ('claimed', 'sending')) = (settled_at is null)),
@@ -247,6 +249,34 @@ for each row when (
     )
 ) execute function capi.refuse_edge();
 
+-- Whether a gate has put it in quarantine, and no later one has let it pass. Who asks
+-- without a gate (null) leaves it to the next one, or to a person. One of several rows with
+-- one key may look alone in a narrower interval: a person lets it go.
+create function capi.held_by_gate(delivery capi.deliveries, validation bigint)
+returns boolean language sql immutable as $$
+    select delivery.state = 'quarantined'
+        and delivery.validation_id is not null
+        and (
+            coalesce(delivery.validation_id >= validation, true)
+            or delivery.reason = 'key.duplicate'
+        )
+$$;
+
+-- Whether a person may put it back (k). Rows named by their content or by their occurrence
+-- cannot be asked for by a key; doubts that a policy may settle are left to it.
+create function capi.may_replay(delivery capi.deliveries)
+returns boolean language sql immutable as $$
+    select delivery.source_key !~ '^(nokey|long):[0-9a-f]{32}|#dup[0-9]+$'
+        and case delivery.state
+            when 'quarantined' then true
+            when 'refused' then true
+            when 'withheld' then true
+            when 'expired' then true
+            when 'in_doubt' then delivery.reason like 'doubt.%'
+            else false
+        end
+$$;
+
 -- Whether a row that was just read may be put on a worker's desk (b, g). Written once,
 -- because the question is asked twice: before batches are cut, and under the row's lock.
 create function capi.may_claim(
@@ -259,18 +289,13 @@ create function capi.may_claim(
 ) returns boolean language sql volatile as $$
     select case delivery.state
         when 'pending' then coalesce(delivery.not_before <= capi.clock(), true)
-        -- What this gate, or a later one, has put there stays there. One of several rows
-        -- with one key may look alone in a narrower interval: a person lets it go.
-        when 'quarantined' then validation is null
-            or delivery.validation_id is null
-            or (
-                delivery.validation_id < validation
-                and delivery.reason <> 'key.duplicate'
-            )
+        when 'quarantined' then not capi.held_by_gate(delivery, validation)
         when 'withheld' then true
         when 'expired' then true
-        -- refused once is refused again, unless the row was changed
-        when 'refused' then delivery.digest is distinct from digest
+        -- refused once is refused again, unless the row was changed; and a changed row
+        -- does not go out where the one before it may be at Meta after all
+        when 'refused' then delivery.doubt_since is null
+            and delivery.digest is distinct from digest
         when 'in_doubt' then resend
             and delivery.digest = digest
             and delivery.resends < most_resends
