@@ -357,8 +357,8 @@ class Ledger:
     def replay(self, run: Run, choice: Mapping[str, Any]) -> list[str]:
         """Put back what a person chose (edge k); return the source keys.
 
-        `choice` holds states, reason, keys, start and end; None means any. Left alone
-        are doubts that the policy may still settle, and rows that no key can find.
+        `choice` holds states, reason, keys, start and end; None means any. Rows that no
+        key can find are left alone.
         """
         rows = self.run(
             "replay",

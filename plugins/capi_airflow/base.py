@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import signal
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -49,6 +50,15 @@ class FeedOperator(BaseOperator):
         """Run the task's one step; expected faults end in a sentence, not in a traceback."""
         with told_plainly(self.log):
             return self.step(Stage(self.feed, context))
+
+    def on_kill(self) -> None:
+        """End the task: Airflow's SIGTERM calls this in the main thread, and ends nothing.
+
+        Raises:
+            SystemExit: to the task's own code, which gives back what it holds; Airflow
+                tries such a task again.
+        """
+        raise SystemExit(128 + signal.SIGTERM)
 
     @abstractmethod
     def step(self, stage: Stage) -> Any:

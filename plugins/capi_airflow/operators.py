@@ -265,9 +265,10 @@ class DeliverOperator(FeedOperator):
         return deliver(
             slices,
             builder=stage.builder(now),
-            desk=stage.desk(_run_of(stage), number),
             post=stage.hook.post,
             envelope=stage.envelope,
+            # Last of what may fail: a worker that sits down must get up again.
+            desk=stage.desk(_run_of(stage), number),
             limits=stage.feed.limits,
             now=time.time,
             report=progress(self.log, rows),

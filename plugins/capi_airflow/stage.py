@@ -31,6 +31,11 @@ from meta_capi.spec import ActionSource
 __all__ = ["Choices", "Stage", "all_feeds", "broken_feeds", "home"]
 
 _log = logging.getLogger(__name__)
+# A warehouse or a ledger whose machine is gone is noticed after a minute, not after hours.
+_KEEP_ALIVE: Final = {
+    "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}  # fmt: skip
 # The window is measured from the first request that may have arrived; this share of it is
 # left for skewed clocks, slow requests and late tasks: an hour of 48, half a day of seven.
 _DOUBT_MARGINS: Final = {48 * 3_600: 3_600, 7 * 86_400: 43_200}
@@ -83,6 +88,7 @@ def engine_of(conn_id: str, *, pool_size: int = 2) -> Engine:
         pool_size=pool_size,
         max_overflow=2,
         pool_pre_ping=True,
+        connect_args=_KEEP_ALIVE if url.drivername == "postgresql+psycopg" else {},
     )
 
 
@@ -139,8 +145,10 @@ class Stage:
 
     @cached_property
     def run_id(self) -> str:
-        """The run's name in the ledger."""
-        return f"{self.context['dag'].dag_id}/{self.context['run_id']}"
+        """The run's name in the ledger; a DAG for every feed has a run for each."""
+        dag_id = self.context["dag"].dag_id
+        name = f"{dag_id}/{self.context['run_id']}"
+        return name if dag_id == self.feed.dag_id else f"{name}/{self.feed.feed}"
 
     @cached_property
     def interval(self) -> Interval:
@@ -224,6 +232,11 @@ class Stage:
 
     def desk(self, run: Run, validation_id: int | None) -> Desk:
         """Sit down at the ledger, whose clock must agree with this machine's."""
+        if run.dataset_id != self.hook.destination().dataset_id:
+            raise ConfigurationError(
+                f"The run was planned for dataset {run.dataset_id}, and the connection now "
+                "names another; nothing was sent. Run the task `plan` again."
+            )
         desk = Desk(
             self.ledger, run, policy=self.policy, host=socket.gethostname()[:64],
             pid=os.getpid(), validation_id=validation_id,

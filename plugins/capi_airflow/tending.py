@@ -88,9 +88,9 @@ def send_keys(log: Any, stage: Stage, run: Run, keys: Sequence[str]) -> Tally:
             for rows in stage.source.read_keys(parts, stage.feed.limits.rows_per_slice)
         ),
         builder=stage.builder(datetime.now(UTC)),
-        desk=stage.desk(run, None),
         post=stage.hook.post,
         envelope=stage.envelope,
+        desk=stage.desk(run, None),
         limits=stage.feed.limits,
         now=time.time,
         report=progress(log, len(parts)),

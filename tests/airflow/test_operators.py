@@ -386,8 +386,10 @@ class TestReplayAndTend:
         ) == [("accepted",)]
 
     def test_tending_sends_what_is_pending(self, world: World) -> None:
-        world.run(PURCHASES, {**world.whole, "limit": 5})
+        world.sim.faults.add(Fault(kind=FaultKind.THROTTLE, count=9, wait_minutes=60))
+        world.run(PURCHASES)
         assert world.states()["pending"] > 0
+        world.sim.faults.clear()
         assert world.run("tend_deliveries", {})["dag"] == "success"
         assert world.states()["pending"] == 0
         assert world.processed_twice() == []

@@ -528,21 +528,6 @@ class TestReplays:
         oldest = datetime.now(UTC) - timedelta(days=62)
         assert bench.ledger.expire(bench.feed.feed, DATASET, oldest) == 1
 
-    def test_a_person_may_resend_what_no_policy_will(self, bench: Bench) -> None:
-        """Else nothing leads out of a doubt whose window is over."""
-        rows = bench.rows(1)
-        bench.simulator.faults.add(Fault(kind=FaultKind.STATUS, status=500, count=4))
-        bench.deliver(rows)
-        asked = everything("in_doubt")
-        assert bench.ledger.replay(bench.run(), asked) == [], "the policy's turn"
-
-        bench.pass_time(48 * HOUR)
-        bench.ledger.close_doubt(bench.feed.feed, DATASET, bench.policy)
-        assert bench.ledger.replay(bench.run(), everything("quarantined")) == []
-        assert bench.ledger.replay(bench.run(), asked) == ["o-1"]
-
-        assert as_counted(bench.deliver(rows)) == {"accepted": 1}
-
 
 class TestANoToEverything:
     def test_a_finger_that_points_at_the_first_event_each_time_hides_nothing(

@@ -263,18 +263,11 @@ returns boolean language sql immutable as $$
 $$;
 
 -- Whether a person may put it back (k). Rows named by their content or by their occurrence
--- cannot be asked for by a key; doubts that a policy may settle are left to it.
+-- cannot be asked for by a key: they would be pending for ever.
 create function capi.may_replay(delivery capi.deliveries)
 returns boolean language sql immutable as $$
     select delivery.source_key !~ '^(nokey|long):[0-9a-f]{32}|#dup[0-9]+$'
-        and case delivery.state
-            when 'quarantined' then true
-            when 'refused' then true
-            when 'withheld' then true
-            when 'expired' then true
-            when 'in_doubt' then delivery.reason like 'doubt.%'
-            else false
-        end
+        and delivery.state in ('quarantined', 'refused', 'withheld', 'expired')
 $$;
 
 -- Whether a row that was just read may be put on a worker's desk (b, g). Written once,
