@@ -521,6 +521,10 @@ HELD: list[tuple[str, Feed, dict[str, Any], str]] = [
     ("an item without quantity", STORE, {"contents": item(quantity=None)},
      "contents.incomplete"),
     ("none of an item", STORE, {"contents": item(quantity=0)}, "contents.incomplete"),
+    ("an item of no number", STORE,
+     {"contents": [{"id": "a", "quantity": Decimal("NaN")}]}, "contents.incomplete"),
+    ("too large an event in bytes", STORE, {"contents": item(title="é" * 33_000)},
+     "event.too_large"),
     ("too large an event", STORE, {"contents": item(title="x" * 64_000)},
      "event.too_large"),
     ("no match key", STORE, {"u_em": None}, "match_keys.none"),
@@ -603,6 +607,20 @@ class TestEveryBadInputHasAReason:
         assert built.reasons == [None, "event_id.taken", None]
         assert built.event_ids == ["px-1", None, "px-2"]
 
+    def test_one_event_id_serves_two_stages_of_a_lead(self) -> None:
+        """Meta tells events apart by name and id."""
+        feed = store(event=LEADS.event.model_dump(exclude_none=True) | {"id": "ident"})
+        rows = [{"ident": "lead-1", "stage": stage} for stage in ("new", "won", "new")]
+        assert build(feed, *rows).reasons == [None, None, "event_id.taken"]
+
+    def test_rows_that_share_too_long_a_key_keep_names_of_their_own(self) -> None:
+        same = {"order": "x" * 129}
+        built = build(STORE, same, same, {"order": "y" * 129})
+        assert built.reasons == ["key.too_long"] * 3
+        first, second, other = built.source_keys
+        assert second == f"{first}#dup2"
+        assert other not in (first, second)
+
     def test_the_first_fault_is_the_reason(self) -> None:
         bad = {"value": "x", "contents": "x", "u_em": None, "at": at(NOW)}
         assert build(STORE, bad).reasons == ["value.unreadable"]
@@ -682,6 +700,27 @@ class TestWhatIsMended:
         built = build(feed, *rows)
         read = ["ph" in event_of(built, row)["user_data"] for row in range(5)]
         assert read == [True, True, True, False, False]
+
+    def test_one_spelling_is_read_by_the_country_of_each_row(self) -> None:
+        """What is remembered of `CA` in Canada is not said of it in Italy."""
+        feed = store(user_data=STORE.user_data | {"st": {"column": "u_ct"}})
+        places = [("Ontario", "CA", "2134"), ("Ontario", "US", "2134"),
+                  ("Ontario", "AU", "2134")]  # fmt: skip
+        built = build(feed, *(
+            {"u_ct": state, "u_country": country, "u_zp": code, "u_ph": "020 7946 0958"}
+            for state, country, code in places * 2
+        ))  # fmt: skip
+        sent = [event_of(built, row)["user_data"] for row in range(6)]
+        assert sent[:3] == sent[3:]
+        states = [each["st"] for each in sent[:3]]
+        assert states[0] != states[1] == states[2]
+        assert ["zp" in each for each in sent[:3]] == [True, False, True]
+
+    def test_an_id_of_the_source_is_written_as_json(self) -> None:
+        odd = 'px-"1"\\\n\u2028é'
+        built = build(STORE, {"ident": odd})
+        assert built.event_ids == [odd]
+        assert event_of(built)["event_id"] == odd
 
     @pytest.mark.parametrize(("state", "triple"), [
         ("CA", [["LDU"], 1, 1000]), ("california", [["LDU"], 1, 1000]),
