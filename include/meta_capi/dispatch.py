@@ -21,7 +21,7 @@ from typing import Final, Self
 from meta_capi.built import Built, Columns
 from meta_capi.claiming import Claimed
 from meta_capi.desk import LEASE_SECONDS, Desk
-from meta_capi.errors import CapiError
+from meta_capi.errors import CapiError, LeaseLostError
 from meta_capi.event import Builder
 from meta_capi.feed import Limits
 from meta_capi.lifecycle import State
@@ -83,7 +83,9 @@ def deliver(
         LeaseLostError: another process has taken over what this worker held.
     """
     tally = Tally()
-    sender = Sender(desk, post, envelope, tally, patience or Patience(), wait, probe)
+    sender = Sender(
+        desk, post, envelope, tally, patience or Patience(), now, wait, probe
+    )
     splitter = Splitter(sender, desk, tally, limits.requests_per_split, probe)
     flight = _Flight(sender, splitter, tally, limits.requests_in_flight, report)
     try:
@@ -91,6 +93,8 @@ def deliver(
             room = limit
             for columns in slices:
                 built = builder.build(columns, int(now()))
+                if isinstance(sender.failure, LeaseLostError):
+                    break  # nothing this worker writes is its to write
                 if sender.halted:
                     _hold_back(built, sender.halted)
                 claimed = desk.claim(

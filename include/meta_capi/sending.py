@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import assert_never
 
+from meta_capi import spec
 from meta_capi import verdict as judge
 from meta_capi.desk import Desk
 from meta_capi.errors import CapiError, LeaseLostError, NoAnswerError, StoppedError
@@ -51,6 +52,7 @@ class Sender:
 
     Args:
         post: sends one body; raises NoAnswerError where no answer came.
+        now: the seconds since 1970, by the clock on the wall.
         wait: waits some seconds, and comes back early after a halt; None for the
             sender's own.
         probe: told the name of each step as it is made.
@@ -58,13 +60,15 @@ class Sender:
 
     def __init__(
         self, desk: Desk, post: Post, envelope: Envelope, tally: Tally,
-        patience: Patience, wait: Wait | None, probe: Callable[[str], None],
+        patience: Patience, now: Callable[[], float], wait: Wait | None,
+        probe: Callable[[str], None],
     ) -> None:  # fmt: skip
         self._desk = desk
         self._post = post
         self._envelope = envelope
         self._tally = tally
         self._patience = patience
+        self._now = now
         self._probe = probe
         self._stopping = threading.Event()
         self._wait = wait or self._stopping.wait
@@ -99,12 +103,13 @@ class Sender:
             if self.halted:
                 self.give_back([batch], self.halted)
                 return None
+            begun = self._now()
             seq = self._desk.begin(batch)
             if seq is None:  # Meta would not know the repeat any more
                 self.give_back([batch], "not_sent")
                 return None
             self._probe("after_begin")
-            verdict = self._ask(body, len(batch))
+            verdict = self._ask(body, len(batch), begun)
             self._probe("after_answer")
             with self._tally.locked():
                 self._tally.requests += 1
@@ -125,7 +130,10 @@ class Sender:
                 case _:
                     assert_never(verdict)
 
-    def _ask(self, body: bytes, events: int) -> Verdict:
+    def _ask(self, body: bytes, events: int, begun: float) -> Verdict:
+        if self._now() - begun > spec.REQUEST_DEADLINE_SECONDS:
+            # This process stood still: the lease may be over, and Meta's window too.
+            return NotSent()
         try:
             return judge.read(self._post(body), events=events)
         except NoAnswerError as error:

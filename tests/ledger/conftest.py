@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -121,9 +122,18 @@ class Bench:
 
     def deliver(
         self, *slices: Mapping[str, Sequence[Any]], desk: Desk | None = None,
-        post: Callable[[bytes], Answer] | None = None, **options: Any,
+        post: Callable[[bytes], Answer] | None = None,
+        now: Callable[[], float] = time.time, **options: Any,
     ) -> Tally:  # fmt: skip
         """Deliver slices of rows."""
+        return self.deliver_each(slices, desk=desk, post=post, now=now, **options)
+
+    def deliver_each(
+        self, slices: Iterable[Mapping[str, Sequence[Any]]], *, desk: Desk | None = None,
+        post: Callable[[bytes], Answer] | None = None,
+        now: Callable[[], float] = time.time, **options: Any,
+    ) -> Tally:  # fmt: skip
+        """Deliver slices as they come."""
         return deliver(
             slices,
             builder=self.builder(),
@@ -131,7 +141,7 @@ class Bench:
             post=post or self.post,
             envelope=Envelope(),
             limits=self.feed.limits,
-            now=lambda: datetime.now(UTC).timestamp(),
+            now=now,
             wait=self.waits.append,
             report=lambda _: None,
             patience=self.patience,

@@ -472,6 +472,43 @@ class TestADoubtIsNotForgotten:
         assert bench.reasons() == {"answer.unclear": 2, "throttled": 2}
 
 
+class TestAWorkerThatStoodStill:
+    """Stopped, swapped out, its machine suspended: for an hour, or for three days."""
+
+    def test_it_sends_nothing_that_it_had_begun_long_ago(self, bench: Bench) -> None:
+        clock = [time.time()]
+
+        def stand_still(step: str) -> None:
+            if step == "after_begin":
+                clock[0] += 31
+
+        tally = bench.deliver(bench.rows(1, 2), now=lambda: clock[0], probe=stand_still)
+
+        assert as_counted(tally) == {"pending": 2}
+        assert bench.reasons() == {"not_sent": 2}
+        assert bench.receipts() == Counter()
+
+    def test_after_its_lease_it_reads_no_more(self, bench: Bench) -> None:
+        desk = bench.desk()
+        read: list[int] = []
+
+        def slices() -> Iterator[dict[str, list[Any]]]:
+            for number in range(9):
+                read.append(number)
+                yield bench.rows(number)
+                time.sleep(0.2)
+
+        def stand_still(step: str) -> None:
+            if step == "after_claim":
+                bench.pass_time(181)
+                bench.ledger.rescue()
+
+        with pytest.raises(LeaseLostError):
+            bench.deliver_each(slices(), desk=desk, probe=stand_still)
+
+        assert len(read) <= 2
+
+
 class TestLimits:
     def test_each_limited_run_sends_so_many_more(self, bench: Bench) -> None:
         rows = bench.rows(*range(10))
