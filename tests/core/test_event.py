@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from tests import strategies
 from tests.oracle import NAMESPACE, Fate, Oracle
 from tests.strategies import SETTINGS
@@ -248,7 +249,8 @@ def feeds(draw: st.DrawFn) -> Feed:
     if "external_id" in people:
         people["external_id"]["mode"] = draw(pick([None, "trimmed", "raw"]))
     custom: dict[str, Any] = {"order_id": _maybe(draw, "text_order")}
-    if event.get("name") == "Purchase" or draw(st.booleans()):
+    sold = "Purchase" in (event.get("name"), crm and event["stages"]["map"]["won"])
+    if sold or draw(st.booleans()):
         default = draw(pick([None, "EUR"]))
         column = draw(pick(["currency", None])) if default else "currency"
         custom |= {
@@ -379,8 +381,11 @@ def check_that_the_event_is_sound(built: Built, row: int, body: bytes) -> None:
     digested = [event["user_data"].get(key, []) for key in spec.DIGESTED_KEYS]
     for value in (value for values in digested for value in values):
         assert isinstance(value, str)
-    if event["event_name"] == "Purchase" and "value" in event.get("custom_data", {}):
-        assert event["custom_data"]["currency"]
+    custom = event.get("custom_data", {})
+    if event["event_name"] == "Purchase":
+        assert type(custom["value"]) in (int, float)
+    if {"value", "net_revenue"} & set(custom):
+        assert len(custom["currency"]) == 3
 
 
 # --- a row that has everything --------------------------------------------------------
@@ -849,6 +854,25 @@ class TestNamelessRows:
         other = Builder(STORE, dataset_id=DATASET, digest_key=key, today=today)
         mine, theirs = builder(STORE).build(columns, NOW), other.build(columns, NOW)
         assert mine.source_keys != theirs.source_keys
+
+
+class TestFeedsThatCannotBeBuilt:
+    """Meta refuses every event of them, so the feed itself is refused."""
+
+    def test_a_stage_that_is_a_purchase_needs_a_value_and_a_currency(self) -> None:
+        stages = LEADS.event.model_dump(exclude_none=True)
+        stages["stages"]["map"]["won"] = "Purchase"
+        with pytest.raises(ValidationError, match="Meta takes no Purchase without"):
+            store(event=stages, custom_data={})
+
+    @pytest.mark.parametrize("name", ["value", "event_source", "lead_event_source"])
+    def test_no_property_takes_the_place_of_a_member(self, name: str) -> None:
+        """Two members of one name: nobody knows which one a reader takes."""
+        with pytest.raises(ValidationError, match="Meta's own name"):
+            store(
+                custom_data={"properties": {name: "u_em"}},
+                event=LEADS.event.model_dump(),
+            )
 
 
 class TestPrivacy:

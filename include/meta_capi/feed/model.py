@@ -115,14 +115,12 @@ class Feed(Part):
 
     def _event_faults(self) -> Iterator[Misfit]:
         custom = self.custom_data
+        priced = spec.EVENTS_REQUIRING_VALUE.intersection(self.event_names)
         for name in ("value", "currency"):
-            if (
-                self.event.name in spec.EVENTS_REQUIRING_VALUE
-                and getattr(custom, name) is None
-            ):
+            if priced and getattr(custom, name) is None:
                 yield (
                     ("custom_data", name),
-                    f"is missing; Meta takes no {self.event.name} without",
+                    f"is missing; Meta takes no {' or '.join(sorted(priced))} without",
                 )
         if self.window.margin >= self.longest_window:
             yield ("window", "margin"), "is as long as the window; shorten it"

@@ -290,9 +290,10 @@ class CustomData(Part):
             raise ValueError(
                 "an amount needs a currency; add currency: {default: EUR} or a column"
             )
-        if taken := sorted(set(self.properties) & set(CustomData.model_fields)):
+        ours = {*CustomData.model_fields, "event_source", "lead_event_source"}
+        if taken := sorted(ours & set(self.properties)):
             raise ValueError(
-                f"{', '.join(taken)} is Meta's own name; use the field of that name"
+                f"{', '.join(taken)} is Meta's own name; use the feed's word for it"
             )
         return self
 
