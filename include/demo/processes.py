@@ -117,17 +117,29 @@ def free_port() -> int:
 
 
 def leftovers(folder: Path) -> list[int]:
-    """Return pids of processes that still name the demo's folder in their environment."""
+    """Return pids of processes that belong to the demo in a folder.
+
+    They have its name in their environment, or write to a file of it: some of Airflow's
+    and PostgreSQL's put their title where the environment was.
+    """
     found = []
     for process in psutil.process_iter():
         try:
-            if process.pid != os.getpid() and str(folder) in process.environ().get(
-                "META_CAPI_DEMO", ""
-            ):
+            if process.pid != os.getpid() and _belongs_to(process, folder):
                 found.append(process.pid)
         except psutil.Error:
             continue
     return found
+
+
+def _belongs_to(process: psutil.Process, folder: Path) -> bool:
+    if process.environ().get("META_CAPI_DEMO") == str(folder):
+        return True
+    return any(
+        # Who only reads, as `tail` does, is a guest.
+        opened.mode != "r" and Path(opened.path).is_relative_to(folder)
+        for opened in process.open_files()
+    )
 
 
 def wait_until(
