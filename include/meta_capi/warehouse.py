@@ -44,9 +44,10 @@ def read_only(engine: sa.Engine) -> sa.Engine:
             "The warehouse's engine would show values in its errors or logs; create it "
             "with hide_parameters=True and without echo."
         )
-    # At DEBUG it logs every row that it fetches.
-    logger = logging.getLogger("sqlalchemy.engine")
-    if logger.getEffectiveLevel() < logging.INFO:
+    # At DEBUG it logs every row that it fetches. The engine's own logger, not a parent:
+    # whoever looks for a fault may have named that one.
+    logger = engine.logger
+    if isinstance(logger, logging.Logger) and logger.isEnabledFor(logging.DEBUG):
         logger.setLevel(logging.INFO)
     if engine.dialect.name != "postgresql":
         return engine
