@@ -58,10 +58,12 @@ class Bench:
     )
     waits: list[float] = field(default_factory=list)
     runs: int = 0
+    started: datetime = field(default_factory=lambda: datetime.now(UTC))
+    """Rows are dated by it, so that the same order is the same row."""
 
     def rows(self, *numbers: int, **changes: Any) -> dict[str, list[Any]]:
         """Return sound orders with these numbers, as columns; `changes` sets columns."""
-        now = datetime.now(UTC)
+        now = self.started
         columns: dict[str, list[Any]] = {
             "order_id": [f"o-{number}" for number in numbers],
             "loaded_at": [now - timedelta(minutes=5)] * len(numbers),
