@@ -15,7 +15,7 @@ import json
 import os
 import threading
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -172,21 +172,23 @@ class Meta:
 
     clock: Clock
     guilty: set[str] = field(default_factory=set)
-    receipts: defaultdict[str, list[float]] = field(
-        default_factory=lambda: defaultdict(list)
-    )
+    receipts: dict[str, tuple[float, object]] = field(default_factory=dict)
+    """Event ids it has: since when, and as what."""
     accepted: set[str] = field(default_factory=set)
     """Event ids the ledger has ever called accepted."""
 
     def answer(self, body: bytes, fate: str) -> Answer:
         """Answer one request, and judge whether it should have been made."""
-        ids = [each["event_id"] for each in json.loads(body)["data"]]
-        assert len(ids) == len(set(ids)), "an event stands twice in a request"
+        events = {each["event_id"]: each for each in json.loads(body)["data"]}
+        ids = list(events)
+        assert len(ids) == len(json.loads(body)["data"]), "an event stands there twice"
         assert self.accepted.isdisjoint(ids), "an accepted event is sent again"
         for each in ids:
-            if first := self.receipts.get(each):
-                late = self.clock.now() - first[0]
+            if each in self.receipts:
+                first, event = self.receipts[each]
+                late = self.clock.now() - first
                 assert late <= WINDOW, f"a repeat after {late / HOUR:.1f} hours"
+                assert events[each] == event, "a repeat that Meta cannot recognise"
         if fate == "not_sent":
             raise NoAnswerError("Connection refused.", body_left=False)
         if fate in ("throttle", "long throttle"):
@@ -197,7 +199,7 @@ class Meta:
         bad = not self.guilty.isdisjoint(ids)
         if not bad and fate not in ("lost", "server error"):
             for each in ids:
-                self.receipts[each].append(self.clock.now())
+                self.receipts.setdefault(each, (self.clock.now(), events[each]))
         if fate.startswith("lost"):
             raise NoAnswerError("No answer came.", body_left=True)
         if fate.startswith("server error"):

@@ -131,7 +131,8 @@ with feeds as (
 select
     dataset_id, feed, source_key, state::text as state, reason, event_name, event_id,
     event_time, cursor_at, batch_id, run_no, validation_id, match_keys, value, currency,
-    not_before, doubt_since, resends, changed_after_send, recorded_at, settled_at
+    nullif(not_before, 'epoch') as not_before, doubt_since, resends, changed_after_send,
+    recorded_at, settled_at
 from found
 order by feed, dataset_id, source_key;
 

@@ -203,7 +203,7 @@ insert into capi.deliveries as d (
 select
     %(dataset_id)s, %(feed)s, i.source_key, i.event_name, i.event_id, i.state, i.reason,
     i.event_time, i.cursor_at, %(run_no)s, i.match_keys, i.digest, i.value, i.currency,
-    i.not_before
+    case when i.state = 'pending' then coalesce(i.not_before, 'epoch') end
 from unnest(%(ordinals)s::integer[]) as held (ordinal)
 join incoming as i using (ordinal)
 order by i.source_key
@@ -244,11 +244,11 @@ group by d.state, d.reason;
 -- name: quarantine_by_gate
 -- i: rows that failed the gate. Rows at Meta, on their way or in doubt stay as they are.
 insert into capi.deliveries as d (
-    dataset_id, feed, source_key, state, reason, cursor_at, run_no, validation_id
+    dataset_id, feed, source_key, state, reason, cursor_at, run_no, validation_id, not_before
 )
 select
     %(dataset_id)s, %(feed)s, i.source_key, 'quarantined', i.reason, i.cursor_at,
-    %(run_no)s, %(validation_id)s
+    %(run_no)s, %(validation_id)s, null
 from incoming as i
 order by i.source_key
 on conflict (dataset_id, feed, source_key) do update set
@@ -270,12 +270,12 @@ select nextval('capi.batch_numbers') from generate_series(1, %(count)s);
 -- another worker took meanwhile is missing.
 insert into capi.deliveries as d (
     dataset_id, feed, source_key, event_name, event_id, state, event_time, cursor_at,
-    batch_id, run_no, match_keys, digest, value, currency
+    batch_id, run_no, match_keys, digest, value, currency, not_before
 )
 select
     %(dataset_id)s, %(feed)s, i.source_key, i.event_name, i.event_id, 'claimed',
     i.event_time, i.cursor_at, cut.batch_id, %(run_no)s, i.match_keys, i.digest, i.value,
-    i.currency
+    i.currency, null
 from unnest(%(ordinals)s::integer[], %(batch_ids)s::bigint[]) as cut (ordinal, batch_id)
 join incoming as i using (ordinal)
 order by i.source_key
@@ -512,7 +512,9 @@ with batch as (
             else %(reason)s::text
         end,
         doubt_since = coalesce(d.doubt_since, batch.doubt_since),
-        not_before = null,
+        not_before = case when %(delivery_state)s::text = 'pending'
+            or coalesce(d.doubt_since, batch.doubt_since) is not null then 'epoch'::timestamptz
+        end,
         settled_at = capi.clock()
     from batch
     where d.batch_id = batch.batch_id and d.state = 'claimed'
@@ -582,7 +584,7 @@ with batch as (
             else 'answer.unclear'
         end,
         doubt_since = coalesce(d.doubt_since, batch.doubt_since),
-        not_before = null,
+        not_before = 'epoch',
         settled_at = capi.clock()
     from batch
     where d.batch_id = batch.batch_id and d.state = 'claimed'
@@ -597,9 +599,10 @@ from moved;
 -- name: expire
 -- j: what waits longer than Meta's window.
 update capi.deliveries
-set state = 'expired', reason = 'window.over', settled_at = capi.clock()
+set state = 'expired', reason = 'window.over', not_before = null, settled_at = capi.clock()
 where feed = %(feed)s
     and dataset_id = %(dataset_id)s
+    and not_before is not null
     and state = 'pending'
     -- What the gate held has no event time here, and became known after the event.
     and coalesce(event_time, cursor_at) < %(oldest)s
@@ -611,6 +614,7 @@ update capi.deliveries
 set reason = case when %(resend)s then 'doubt.window_over' else 'doubt.held' end
 where feed = %(feed)s
     and dataset_id = %(dataset_id)s
+    and not_before is not null
     and state = 'in_doubt'
     and (not %(resend)s or doubt_since + make_interval(secs => %(resend_window)s) <= capi.clock())
     and reason not in ('doubt.window_over', 'doubt.held', 'doubt.row_changed');
@@ -622,16 +626,12 @@ select source_key
 from capi.deliveries
 where feed = %(feed)s
     and dataset_id = %(dataset_id)s
+    and not_before <= capi.clock()
     and (
-        (
-            state = 'pending'
-            and reason is distinct from 'limit'
-            and coalesce(not_before <= capi.clock(), true)
-        )
+        (state = 'pending' and reason is distinct from 'limit')
         or (
             state = 'in_doubt' and %(resend)s
             and resends < %(most_resends)s
-            and coalesce(not_before <= capi.clock(), true)
             and doubt_since + make_interval(secs => %(resend_window)s) > capi.clock()
         )
     )
@@ -641,7 +641,7 @@ limit %(limit)s;
 -- name: replay
 -- k: put back what a person chose, and what was chosen can still be found by its key.
 update capi.deliveries as d
-set state = 'pending', reason = 'replayed', validation_id = null, not_before = null,
+set state = 'pending', reason = 'replayed', validation_id = null, not_before = 'epoch',
     doubt_since = null, run_no = %(run_no)s, settled_at = capi.clock(),
     digest = case when d.state = 'refused' then null else d.digest end
 where d.feed = %(feed)s

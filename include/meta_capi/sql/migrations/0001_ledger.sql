@@ -191,7 +191,8 @@ create table capi.deliveries (
     digest bytea,               -- keyed fingerprint of the event's bytes
     value numeric,
     currency text,
-    not_before timestamptz,
+    -- From when on it may go out; null for what does not wait.
+    not_before timestamptz default 'epoch',
     doubt_since timestamptz,    -- since when a request may have reached Meta
     resends smallint not null default 0,
     changed_after_send boolean not null default false,
@@ -211,8 +212,14 @@ create table capi.deliveries (
             and event_id is not null and event_time is not null
         )
     ),
-    check (state <> 'in_doubt' or doubt_since is not null)
+    check (state <> 'in_doubt' or doubt_since is not null),
+    -- Whatever waits is found by the index below.
+    check (state not in ('pending', 'in_doubt') or not_before is not null)
 ) with (fillfactor = 80);
+-- What waits: a small part of a big ledger, and tend_deliveries looks for it all day. On the
+-- way from claimed to accepted not_before does not change, and the index has no work.
+create index deliveries_waiting on capi.deliveries (feed, dataset_id, not_before)
+where not_before is not null;
 create index deliveries_by_batch on capi.deliveries (batch_id);
 create index deliveries_by_cursor on capi.deliveries (feed, cursor_at);
 
@@ -281,7 +288,7 @@ create function capi.may_claim(
     most_resends integer
 ) returns boolean language sql volatile as $$
     select case delivery.state
-        when 'pending' then coalesce(delivery.not_before <= capi.clock(), true)
+        when 'pending' then delivery.not_before <= capi.clock()
         when 'quarantined' then not capi.held_by_gate(delivery, validation)
         when 'withheld' then true
         when 'expired' then true
@@ -292,15 +299,17 @@ create function capi.may_claim(
         when 'in_doubt' then resend
             and delivery.digest = digest
             and delivery.resends < most_resends
-            and coalesce(delivery.not_before <= capi.clock(), true)
+            and delivery.not_before <= capi.clock()
             and delivery.doubt_since + resend_window > capi.clock()
         else false
     end
 $$;
 
 -- What a read row finds when it is compared with the ledger. It lives as long as the
--- transaction.
+-- transaction, as does the price of a random page: at the default, the planner walks along
+-- the whole ledger's index to find ten thousand keys, for seconds.
 create function capi.make_incoming() returns void language sql as $$
+    select set_config('random_page_cost', '1.1', true);
     create temporary table if not exists incoming (
         ordinal integer not null,
         source_key text not null,
