@@ -96,19 +96,22 @@ class TestTheLedger:
         assert set(received.values()) == {1}
 
     def test_every_run_was_reported_without_a_gap(self, demo: Demo) -> None:
-        states = {
-            state for (state,) in demo.sql("select distinct state from capi.runs")
-        }
-        assert states == {"reported"}
+        # The schedule's own runs may be on their way at this moment.
+        runs = demo.sql("select state from capi.runs where run_id ~ '/manual__'")
+        assert runs == [("reported",)] * len(TABLES)
 
 
 class TestAirflow:
     def test_no_task_needed_a_second_try(self, demo: Demo) -> None:
-        for feed in TABLES:
-            for run in demo.runs(f"send_{feed}"):
-                path = f"/dags/send_{feed}/dagRuns/{run['dag_run_id']}/taskInstances"
-                tasks = demo.airflow.ask("GET", path)["task_instances"]
-                assert {task["try_number"] for task in tasks} == {1}
+        for dag_id in (f"send_{feed}" for feed in TABLES):
+            (run_id,) = (
+                run["dag_run_id"]
+                for run in demo.runs(dag_id)
+                if run["run_type"] == "manual"
+            )
+            path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances"
+            tasks = demo.airflow.ask("GET", path)["task_instances"]
+            assert [task["try_number"] for task in tasks] == [1] * 5
 
     def test_a_feeds_own_schedule_ran_too(self, demo: Demo) -> None:
         kinds = {run["run_type"] for run in demo.runs("send_offline_purchases")}
