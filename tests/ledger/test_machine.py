@@ -51,8 +51,8 @@ from meta_capi.verdict import Answer
 EXAMPLES = int(os.environ.get("CAPI_MACHINE_EXAMPLES", "60"))
 STEPS = int(os.environ.get("CAPI_MACHINE_STEPS", "40"))
 
-ROWS = range(10)
-TWINS = (8, 9)  # two conversions whose rows claim one event id
+ROWS = range(6)
+TWINS = (4, 5)  # two conversions whose rows claim one event id
 WINDOW = 48 * HOUR  # in which Meta drops a repeat; the policy keeps an hour off it
 NOT_AT_META = frozenset({"pending", "quarantined", "withheld", "expired"})
 
@@ -61,7 +61,7 @@ feed = feed.model_copy(
     update={
         "limits": feed.limits.model_copy(
             update={
-                "events_per_request": 4,
+                "events_per_request": 2,
                 "requests_in_flight": 1,
                 "requests_per_split": 5,
                 "in_doubt_resends": 2,
@@ -217,7 +217,7 @@ FATES = st.sampled_from(
         "miscounted", "not_sent", "throttle", "long throttle", "stop",
     ]
 )  # fmt: skip
-SOME_ROWS = st.lists(st.sampled_from(ROWS), min_size=1, max_size=10, unique=True)
+SOME_ROWS = st.lists(st.sampled_from(ROWS), min_size=1, max_size=6, unique=True)
 
 
 class Deliveries(RuleBasedStateMachine):
@@ -303,13 +303,13 @@ class Deliveries(RuleBasedStateMachine):
                 report=lambda _: None,
                 limit=limit,
                 wait=worker.stand,
-                patience=Patience(tries=2),
+                patience=Patience(tries=2, doubt_pause=20),
                 probe=worker.stand,
             )  # fmt: skip
 
         worker = Worker(MortalLedger(self.engine, patience=5), begin, self.meta.answer)
         self.workers.append(worker)
-        worker.go()
+        self.step(worker, "accept")
         self.read |= {f"o-{n}" for n in numbers} if worker.step != "the end" else set()
         return worker
 
@@ -324,14 +324,17 @@ class Deliveries(RuleBasedStateMachine):
     @precondition(lambda self: len(self.workers) < 3)
     @rule(numbers=SOME_ROWS, limit=st.sampled_from([None, None, None, 1, 3]))
     def a_run_starts(self, numbers: list[int], limit: int | None) -> None:
-        self.retire(self.hire(numbers, gate=self.gate, limit=limit))
+        self.hire(numbers, gate=self.gate, limit=limit)
 
-    def retire(self, worker: Worker) -> None:
-        if worker.ended:
-            self.workers.remove(worker)
+    @precondition(lambda self: len(self.workers) < 3)
+    @rule(numbers=SOME_ROWS, fate=FATES)
+    def a_run_goes_from_start_to_end(self, numbers: list[int], fate: str) -> None:
+        worker = self.hire(numbers, gate=self.gate)
+        while not worker.ended:
+            self.step(worker, fate)
 
     @precondition(lambda self: self.workers)
-    @rule(which=st.integers(0, 2), fate=FATES, steps=st.integers(1, 4))
+    @rule(which=st.integers(0, 2), fate=FATES, steps=st.sampled_from([1, 2, 3, 99]))
     def a_worker_goes_on(self, which: int, fate: str, steps: int) -> None:
         worker = self.workers[which % len(self.workers)]
         for _ in range(steps):
@@ -383,7 +386,7 @@ class Deliveries(RuleBasedStateMachine):
     @rule()
     def a_tending(self) -> None:
         if keys := self.tend():
-            self.retire(self.hire(keys, gate=None))
+            self.hire(keys, gate=None)
 
     def tend(self) -> list[int]:
         self.ledger.rescue()
@@ -530,7 +533,6 @@ class Deliveries(RuleBasedStateMachine):
                 worker = self.hire(numbers, gate=gate) if numbers else None
                 while worker and not worker.ended:
                     self.step(worker, "accept")
-                self.workers.clear()
                 self.the_ledger_says_the_truth()
         self.batches_attempts_and_deliveries_agree()
         states = Counter(row["state"] for row in self.deliveries().values())
