@@ -82,7 +82,10 @@ def verdict(result: GateResult, feed: Feed) -> list[str]:
             f"{feed.quality.min_rows:,} or more (quality.min_rows)."
         )
     share = result.quarantined / result.rows if result.rows else 0.0
-    if share > feed.quality.max_quarantined_share:
+    if (
+        result.quarantined > feed.quality.tolerated_rows
+        and share > feed.quality.max_quarantined_share
+    ):
         faults.append(
             f"{result.quarantined:,} of {result.rows:,} rows ({share:.1%}) failed a "
             f"critical expectation; {feed.feed} allows "

@@ -483,9 +483,19 @@ class TestVerdict:
             (100, 11, ["11 of 100 rows (11.0%)"]),
             (1, 0, ["The interval has 1 rows"]),
             (0, 0, ["The interval has 0 rows"]),
-            (1, 1, ["The interval has 1 rows", "1 of 1 rows (100.0%)"]),
+            (5, 5, []),
+            (6, 6, ["6 of 6 rows (100.0%)"]),
+            (1, 1, ["The interval has 1 rows"]),
         ],
-        ids=["at the limit", "above it", "too few", "none", "both"],
+        ids=[
+            "at the limit",
+            "above it",
+            "too few",
+            "none",
+            "a few",
+            "above a few",
+            "one",
+        ],
     )
     def test_thresholds_stop_the_run(
         self,

@@ -345,6 +345,8 @@ class Quality(Part):
     """The suite in `include/expectations/`; the feed's name if not said."""
     max_quarantined_share: float = Field(default=0.10, ge=0, le=1)
     """Above this share of the interval's rows the run stops before anything is sent."""
+    tolerated_rows: int = Field(default=5, ge=0)
+    """So few quarantined rows never stop a run, whatever their share."""
     min_rows: int = Field(default=0, ge=0)
     """Fewer rows in an interval stop the run."""
 
