@@ -86,10 +86,10 @@ def up(folder: Path, options: argparse.Namespace) -> None:
     made = ledger.migrate()
     say(f"Ledger: schema capi {'made' if made else 'is up to date'}")
 
-    token = _demo_token(folder)
     graph.start(
         [sys.executable, "-m", "graph_simulator", "--port", str(options.graph_port),
-         "--dataset", DATASET, "--token", token, "--record", str(folder / "graph.jsonl")],
+         "--dataset", DATASET, "--token-file", str(_token_file(folder)),
+         "--record", str(folder / "graph.jsonl")],
         {**os.environ, "PYTHONPATH": str(PROJECT / "include"), "META_CAPI_DEMO": str(folder)},
     )  # fmt: skip
     graph_url = f"http://127.0.0.1:{options.graph_port}"
@@ -112,7 +112,7 @@ def up(folder: Path, options: argparse.Namespace) -> None:
     say("Airflow: metadata, then scheduler, DAG processor, API server")
     airflow.start(os.environ, _quietly(folder / "airflow-setup.log"))
     airflow.wait(240)
-    _connect(airflow, postgres, token, graph_url)
+    _connect(airflow, postgres, _token_file(folder).read_text(), graph_url)
     feeds = list(load_all(PROJECT / "include" / "feeds").values())
     dag_ids = [feed.dag_id for feed in feeds]
     wait_until(
@@ -229,12 +229,12 @@ def _loaded_until(dsn: str) -> datetime:
     return until
 
 
-def _demo_token(folder: Path) -> str:
+def _token_file(folder: Path) -> Path:
     path = folder / "token.secret"
     if not path.exists():
         path.touch(mode=0o600)
         path.write_text(f"EAAB{secrets.token_urlsafe(48)}")
-    return path.read_text()
+    return path
 
 
 def _answers(url: str) -> bool:

@@ -17,17 +17,25 @@ from graph_simulator.switches import Profile
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Answer until SIGINT or SIGTERM. Return 2 if the port cannot be had."""
+    """Answer until SIGINT or SIGTERM. Return 2 if a file or the port cannot be had."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr
     )
     try:
+        tokens = options.token_file.read_text().split() if options.token_file else []
+    except OSError as error:
+        sys.stderr.write(
+            f"{options.token_file} cannot be read ({error.strerror}); name a file with "
+            "--token-file.\n"
+        )
+        return 2
+    try:
         simulator = Simulator(
             host=options.host,
             port=options.port,
             profile=Profile(options.profile),
-            tokens=options.token,
+            tokens=tokens,
             datasets=options.dataset,
             record=options.record,
         )
@@ -58,17 +66,18 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="graph_simulator",
         description="A local Graph API that keeps the rules of Meta's Conversions API.",
+        allow_abbrev=False,
     )
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8085, help="0 takes any free one")
     parser.add_argument(
         "--profile", choices=[str(p) for p in Profile], default=str(Profile.DOCUMENTED)
     )
+    # A file, because every user of a machine can read its command lines.
     parser.add_argument(
-        "--token",
-        action="append",
-        default=[],
-        help="a token that is good; repeatable; without it every one is",
+        "--token-file",
+        type=Path,
+        help="tokens that are good, one a line; without it every one is",
     )
     parser.add_argument(
         "--dataset",

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import psutil  # type: ignore[import-untyped]  # as in demo.processes
 import pytest
 from tests.simulator.simulator_client import (
     DATASET,
@@ -337,9 +338,10 @@ class TestCommand:
 
     @pytest.fixture
     def served(self, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
+        (tmp_path / "tokens").write_text(f"{TOKEN}\n")
         process = self.run(
             *("--port", "0", "--profile", "observed"),
-            *("--token", TOKEN, "--dataset", DATASET),
+            *("--token-file", str(tmp_path / "tokens"), "--dataset", DATASET),
             *("--record", str(tmp_path / "journal")),
             *("--pid-file", str(tmp_path / "pid")),
         )
@@ -383,6 +385,26 @@ class TestCommand:
         process.wait()
         with Simulator(record=tmp_path / "journal") as again:
             assert again.counts(DATASET).processed == 1
+
+    @pytest.mark.matrix("X9")
+    def test_no_option_takes_a_token_and_no_command_line_shows_one(
+        self, served: tuple[subprocess.Popen[str], int], tmp_path: Path
+    ) -> None:
+        process, port = served
+        assert TOKEN not in " ".join(psutil.Process(process.pid).cmdline())
+        assert TOKEN not in psutil.Process(process.pid).environ().values()
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        connection.request("GET", f"/v26.0/{DATASET}?access_token=EAABsomebodyElses")
+        assert connection.getresponse().status == 401
+        connection.close()
+        unreadable = self.run("--port", "0", "--token-file", str(tmp_path / "none"))
+        _, err = unreadable.communicate(timeout=10)
+        assert unreadable.returncode == 2
+        assert err.endswith("cannot be read (No such file or directory); name a file "
+                            "with --token-file.\n")  # fmt: skip
+        refused = self.run("--token", TOKEN)
+        refused.communicate(timeout=10)
+        assert refused.returncode == 2
 
     def test_a_taken_port_is_told_in_one_sentence(self, sim: Simulator) -> None:
         process = self.run("--port", str(sim.port))
