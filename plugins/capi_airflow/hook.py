@@ -5,11 +5,18 @@ What the line is made of is in `transport.py`; here it only gets its connection.
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import ipaddress
 import logging
-from typing import Any
+import os
+from collections.abc import Iterator
+from typing import Any, Final
+from urllib.parse import quote, urlsplit
 
 from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowNotFoundException
+from airflow.sdk.log import mask_secret
 
 from capi_airflow.transport import Destination, Line
 from meta_capi import spec
@@ -19,6 +26,7 @@ from meta_capi.verdict import Answer
 __all__ = ["Destination", "MetaCapiHook", "connection_of"]
 
 _log = logging.getLogger(__name__)
+_GRAPH_URL: Final = "META_CAPI_GRAPH_URL"
 
 
 def connection_of(conn_id: str) -> Any:
@@ -60,7 +68,8 @@ class MetaCapiHook(BaseHook):
                 password=given.password,
                 extra=given.extra_dejson,
             )
-            if faults := found.faults():
+            mask_secret(list(_spellings(found)))
+            if faults := found.faults() or _stray(found):
                 raise ConfigurationError(
                     f"Connection {self.meta_conn_id!r}: {' '.join(faults)}"
                 )
@@ -73,10 +82,21 @@ class MetaCapiHook(BaseHook):
             self._destination = found
         return self._destination
 
+    @property
+    def fingerprint(self) -> str:
+        """What tells one token from another, and nothing about it."""
+        token = self.destination().token.encode()
+        return hashlib.blake2s(token, digest_size=4, person=b"capitokn").hexdigest()
+
     def line(self) -> Line:
         """Return the line to Meta, opened once."""
         if self._line is None:
             self._line = Line(self.destination(), requests_in_flight=self._in_flight)
+            _log.info(
+                "Connection %s has the token with the fingerprint %s.",
+                self.meta_conn_id,
+                self.fingerprint,
+            )
         return self._line
 
     def get_conn(self) -> Any:
@@ -107,7 +127,44 @@ class MetaCapiHook(BaseHook):
             return False, str(error)
         if faults:
             return False, " ".join(faults)
-        destination = self.destination()
-        return True, (
-            f"Dataset {destination.dataset_id} answers on {destination.graph_version}."
+        found = self.destination()
+        told = (
+            f"Dataset {found.dataset_id} answers on {found.graph_version}, to the token "
+            f"with the fingerprint {self.fingerprint}."
         )
+        if found.base_url != spec.GRAPH_HOST:
+            told = f"This is NOT Meta but {found.base_url}. {told}"
+        return True, told
+
+
+def _stray(found: Destination) -> list[str]:
+    """Say why a connection may not name this address.
+
+    Who may edit connections must not be able to send the token to a stranger: beside
+    this machine, only the one address that the worker's own environment names is taken.
+    """
+    host = urlsplit(found.base_url).hostname
+    named = os.environ.get(_GRAPH_URL, "").strip().rstrip("/")
+    if found.base_url in (spec.GRAPH_HOST, named) or _is_this_machine(host):
+        return []
+    return [
+        "The connection's base URL is neither Meta's nor of this machine. If it is the "
+        f"local Graph API's, set {_GRAPH_URL} to it where the workers run."
+    ]
+
+
+def _is_this_machine(host: str | None) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(str(host)).is_loopback
+    except ValueError:
+        return False
+
+
+def _spellings(found: Destination) -> Iterator[str]:
+    """Yield the secrets as a library may write them; Airflow masks the plain ones alone."""
+    for secret in filter(None, (found.token, found.app_secret, found.proof)):
+        yield from {secret, quote(secret, safe="")}
+        for shift in range(3):
+            packed = base64.b64encode(b":" * shift + secret.encode()).decode()
+            # The first and the last four characters depend on the neighbours.
+            yield packed[4:-4]

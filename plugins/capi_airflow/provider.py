@@ -42,7 +42,7 @@ def get_provider_info() -> dict[str, Any]:
                     "environment": {
                         "label": "Environment",
                         "description": "production refuses test event codes; local allows "
-                        "another base URL, such as the local Graph API's.",
+                        "the base URL of a local Graph API.",
                         "schema": {
                             "type": "string",
                             "enum": ["production", "test", "local"],
@@ -56,6 +56,11 @@ def get_provider_info() -> dict[str, Any]:
                             "type": ["string", "null"],
                             "pattern": r"^(v\d{1,2}\.\d)?$",
                         },
+                    },
+                    "app_secret": {
+                        "label": "App secret",
+                        "description": "Only where the app requires proof of it (appsecret_proof).",
+                        "schema": {"type": ["string", "null"], "format": "password"},
                     },
                     "partner_agent": {
                         "label": "Partner agent",
