@@ -41,15 +41,20 @@ class Airflow:
         folder: AIRFLOW_HOME.
         port: of the UI.
         database: SQLAlchemy URL of the metadata.
+        settings: variables of the environment that go before the demo's own.
+        local_settings: more lines for `airflow_local_settings.py`.
     """
 
     def __init__(
-        self, *, project: Path, folder: Path, port: int, database: str
-    ) -> None:
+        self, *, project: Path, folder: Path, port: int, database: str,
+        settings: Mapping[str, str] | None = None, local_settings: str = "",
+    ) -> None:  # fmt: skip
         self.folder = folder
         self.port = port
         self._project = project
         self._database = database
+        self._settings = settings or {}
+        self._local_settings = _LOCAL_SETTINGS + local_settings
         self._token = ""
         self.programs = [Program(name, folder / "run") for name in _PROGRAMS]
 
@@ -72,35 +77,39 @@ class Airflow:
             if not k.startswith(("AIRFLOW", "_AIRFLOW", "PYTHON"))
         }
         passwords = home / "passwords.json"
-        return kept | {
-            "AIRFLOW_HOME": str(home),
-            "AIRFLOW_CONFIG": str(home / "airflow.cfg"),
-            "PYTHONPATH": f"{project / 'include'}:{project / 'plugins'}",
-            "PYTHONUNBUFFERED": "1",
-            "GX_ANALYTICS_ENABLED": "False",
-            "META_CAPI_DEMO": str(home.parent),
-            "META_CAPI_DATA_DOCS": str(home.parent / "data_docs"),
-            "AIRFLOW__CORE__DAGS_FOLDER": str(project / "dags"),
-            "AIRFLOW__CORE__PLUGINS_FOLDER": str(project / "plugins"),
-            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-            "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
-            "AIRFLOW__CORE__PARALLELISM": "4",
-            "AIRFLOW__CORE__FERNET_KEY": self._fernet_key(),
-            "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
-            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{_USER}:admin",
-            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(passwords),
-            "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": self._database,
-            "AIRFLOW__API__PORT": str(self.port),
-            "AIRFLOW__API__BASE_URL": self.url,
-            "AIRFLOW__API__WORKERS": "1",
-            "AIRFLOW__API_AUTH__JWT_SECRET": self._secret("jwt", 32),
-            "AIRFLOW__API__SECRET_KEY": self._secret("session", 32),
-            "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "10",
-            "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "30",
-            "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": "0",
-            "AIRFLOW__SCHEDULER__ENABLE_HEALTH_CHECK": "False",
-        }
+        return (
+            kept
+            | {
+                "AIRFLOW_HOME": str(home),
+                "AIRFLOW_CONFIG": str(home / "airflow.cfg"),
+                "PYTHONPATH": f"{project / 'include'}:{project / 'plugins'}",
+                "PYTHONUNBUFFERED": "1",
+                "GX_ANALYTICS_ENABLED": "False",
+                "META_CAPI_DEMO": str(home.parent),
+                "META_CAPI_DATA_DOCS": str(home.parent / "data_docs"),
+                "AIRFLOW__CORE__DAGS_FOLDER": str(project / "dags"),
+                "AIRFLOW__CORE__PLUGINS_FOLDER": str(project / "plugins"),
+                "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+                "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+                "AIRFLOW__CORE__PARALLELISM": "4",
+                "AIRFLOW__CORE__FERNET_KEY": self._fernet_key(),
+                "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
+                "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{_USER}:admin",
+                "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(passwords),
+                "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
+                "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": self._database,
+                "AIRFLOW__API__PORT": str(self.port),
+                "AIRFLOW__API__BASE_URL": self.url,
+                "AIRFLOW__API__WORKERS": "1",
+                "AIRFLOW__API_AUTH__JWT_SECRET": self._secret("jwt", 32),
+                "AIRFLOW__API__SECRET_KEY": self._secret("session", 32),
+                "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "10",
+                "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "30",
+                "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": "0",
+                "AIRFLOW__SCHEDULER__ENABLE_HEALTH_CHECK": "False",
+            }
+            | dict(self._settings)
+        )
 
     def start(
         self,
@@ -115,7 +124,7 @@ class Airflow:
         passwords.write_text(json.dumps({user: password}))
         (self.folder / "config").mkdir(exist_ok=True)
         (self.folder / "config" / "airflow_local_settings.py").write_text(
-            _LOCAL_SETTINGS
+            self._local_settings
         )
         environment = self.environment(base)
         airflow = [sys.executable, "-m", "airflow"]
