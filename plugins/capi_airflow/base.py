@@ -8,6 +8,7 @@ import resource
 import signal
 import stat
 import sys
+import traceback
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -92,9 +93,10 @@ def end_with_supervisor() -> None:
 
 @contextmanager
 def told_plainly(log: Any) -> Iterator[None]:
-    """Turn our errors into Airflow's, without a traceback and without a cause.
+    """Turn errors into Airflow's, without a cause, and in no words but our own.
 
-    A fault that only a person can mend does not use up retries.
+    A fault that only a person can mend does not use up retries. Of one that nobody
+    foresaw the log has the places: what it says itself may quote a row.
     """
     try:
         yield
@@ -104,6 +106,15 @@ def told_plainly(log: Any) -> Iterator[None]:
     except CapiError as error:
         log.error("%s", error)
         raise AirflowException(_headline(error)) from None
+    except AirflowException:
+        raise
+    except Exception as error:
+        for frame in traceback.extract_tb(error.__traceback__):
+            log.error("at %s:%s, in %s", frame.filename, frame.lineno, frame.name)
+        raise AirflowException(
+            f"This is a fault of ours: {type(error).__name__}. Please report it with the "
+            "places in the log; what it says itself could quote a row."
+        ) from None
 
 
 def _headline(error: CapiError) -> str:
