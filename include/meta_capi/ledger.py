@@ -74,9 +74,13 @@ class Rescued(NamedTuple):
 class Ledger:
     """The ledger behind one engine."""
 
-    def __init__(self, engine: Engine, *, patience: float = 30.0) -> None:
+    def __init__(
+        self, engine: Engine, *, patience: float = 30.0,
+        wait: Callable[[float], object] = time.sleep,
+    ) -> None:  # fmt: skip
         self._engine = engine
         self._patience = patience
+        self._wait = wait
         event.listen(engine, "connect", _set_bounds)
 
     # --- plumbing -------------------------------------------------------------------
@@ -139,7 +143,7 @@ class Ledger:
                 raise LedgerError(_sentence(error)) from None
             if time.monotonic() + pause > give_up:
                 raise LedgerError(sentence)
-            time.sleep(pause)
+            self._wait(pause)
             pause = min(pause * 2, 2.0)
 
     def _outcome_of(self, transaction: str) -> str:
