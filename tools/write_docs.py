@@ -20,6 +20,7 @@ from meta_capi.lifecycle import EDGES, MOVES, State, diagram
 ROOT: Final = Path(__file__).resolve().parent.parent
 
 _EFFECTS: Final = {
+    Effect.ACCEPTED: "Meta has it; by an answer of Meta's there is no reason to give.",
     Effect.WITHHELD: "We decided not to send the conversion.",
     Effect.QUARANTINED: "The conversion is held for a person.",
     Effect.EXPIRED: "Meta would no longer take it.",

@@ -19,6 +19,7 @@ __all__ = ["REASONS", "Effect", "Reason", "meta_code", "reason"]
 class Effect(StrEnum):
     """What a reason does to the conversion."""
 
+    ACCEPTED = "accepted"
     WITHHELD = "withheld"
     QUARANTINED = "quarantined"
     EXPIRED = "expired"
@@ -48,8 +49,14 @@ def _entries() -> Iterable[Reason]:
 _FIX_AND_REPLAY = "Correct the row in the warehouse; the next run that reads it sends it, or run replay_deliveries."
 _FIX_FOR_MATCH = "Correct the column in the warehouse to raise the match rate; nothing needs to be sent again."
 
+_SETTLE = "Look the event up in Events Manager, then say what you found with `meta-capi settle`."
+
 _TEXTS: Final[dict[Effect, dict[str, tuple[str, str]]]] = {
+    Effect.ACCEPTED: {
+        "person.received": ("It was in doubt, and a person found that Meta has it.", "Nothing."),
+    },
     Effect.WITHHELD: {
+        "erased": ("The conversion was erased from the ledger, and is not sent.", "Nothing; delete the row in the warehouse, if it is to be gone there, too."),
         "consent.not_given": ("The consent column does not hold one of the feed's `granted` values.", "Nothing, unless the customer agrees later; then the next run that reads the row sends it."),
         "match_keys.none": ("No match key of the row is usable, so Meta could not match the event.", "Look at the dropped keys of the row with `explain`."),
         "match_keys.too_broad": ("The usable match keys fit too many people; Meta refuses such events (2804050).", "Map further columns (em, ph, external_id) in the feed."),
@@ -86,15 +93,18 @@ _TEXTS: Final[dict[Effect, dict[str, tuple[str, str]]]] = {
     },
     Effect.EXPIRED: {
         "window.over": ("Meta takes no event this old (7 days; 62 for physical_store), margin included.", "Nothing can be sent. Run the feed more often, or shorten the delay of the source."),
+        "row.gone": ("It was owed, and its row was not in the source any more until Meta took it no longer.", "Nothing, if the row was deleted on purpose."),
     },
     Effect.IN_DOUBT: {
         "answer.none": ("The request went out and no answer came back.", "tend_deliveries sends it again inside Meta's deduplication window, if the feed says resend."),
         "answer.unclear": ("The answer could not be read, or was a server error; the events may have been processed.", "tend_deliveries sends it again inside Meta's deduplication window, if the feed says resend."),
-        "answer.count": ("Meta counted another number of events than the batch had.", "Compare with Events Manager; then settle by hand or let tend_deliveries resend."),
+        "answer.count": ("Meta counted another number of events than the batch had.", "Compare with Events Manager; then use `meta-capi settle`, or let tend_deliveries resend."),
         "worker.lost": ("The worker died, or lost its lease, while the request was out.", "tend_deliveries sends it again inside Meta's deduplication window, if the feed says resend."),
-        "doubt.held": ("The feed's policy holds events in doubt for a person.", "Look the event up in Events Manager, then settle it by hand."),
-        "doubt.window_over": ("Meta's deduplication window is over; a resend could count twice.", "Look the event up in Events Manager, then settle it by hand."),
-        "doubt.row_changed": ("The source row changed after the unanswered request, so it cannot be sent again unchanged.", "Look the event up in Events Manager, then settle it by hand."),
+        "doubt.held": ("The feed's policy holds events in doubt for a person.", _SETTLE),
+        "doubt.window_over": ("Meta's deduplication window is over; a resend could count twice.", _SETTLE),
+        "doubt.row_changed": ("The source row changed after the unanswered request, so it cannot be sent again unchanged.", _SETTLE),
+        "doubt.given_up": ("A person has left it in doubt for good: it is not sent again.", "Nothing."),
+        "ledger.restored": ("The ledger was put back from an older copy, and the event may have gone out since the copy was made.", "tend_deliveries sends it again inside Meta's deduplication window, if the feed says resend; after that, settle it with `meta-capi settle`."),
     },
     Effect.PENDING: {
         "holding": ("The feed's holding period is not over.", "Nothing; tend_deliveries sends it in time."),
@@ -104,6 +114,8 @@ _TEXTS: Final[dict[Effect, dict[str, tuple[str, str]]]] = {
         "stopped": ("Meta takes nothing from this token or dataset.", "See the run's error; when it is mended, run again."),
         "worker.released": ("The worker was stopped, or died, before the request went out.", "Nothing; the next run or tend_deliveries sends it."),
         "replayed": ("A person put it back.", "Nothing; the next run or tend_deliveries sends it."),
+        "person.not_received": ("It was in doubt, and a person found that Meta does not have it.", "Nothing; the next run or tend_deliveries sends it."),
+        "row.missing": ("It is due, and its row is not in the source; it is looked for every hour.", "Nothing, if the row was deleted on purpose: it expires."),
     },
     Effect.KEY_DROPPED: {
         "em.not_an_address": ("No single @ with a dotted domain after it, or a space inside.", _FIX_FOR_MATCH),

@@ -56,11 +56,13 @@ class Claim:
         cursor.execute(_SQL["make_incoming"])
         _copy(cursor, built)
         cursor.execute(_SQL["describe_incoming"])
+        kept = self._set_aside()
         cursor.execute(_SQL["find_taken"], self._values())
         if taken := [row["ordinal"] for row in cursor.fetchall()]:
             _free_taken(cursor, built, taken)
+        cursor.execute(_SQL["suspect"], self._values())
         cursor.execute(_SQL["compare"], self._values())
-        kept = {
+        kept |= {
             row["ordinal"]: (row["state"], row["reason"]) for row in cursor.fetchall()
         }
         if kept:
@@ -85,6 +87,14 @@ class Claim:
             for row in cursor.fetchall():
                 claimed.standing[row["state"], row["reason"]] += row["rows"]
         return claimed
+
+    def _set_aside(self) -> dict[int, tuple[str, str]]:
+        """Return how the rows stand of which the ledger keeps nothing."""
+        self._cursor.execute(_SQL["set_aside"], self._values())
+        rows = self._cursor.fetchall()
+        if keys := [row["source_key"] for row in rows if row["reason"] == "erased"]:
+            self._cursor.execute(_SQL["forget"], self._values(keys=keys))
+        return {row["ordinal"]: (row["state"], row["reason"]) for row in rows}
 
     def _batches(
         self, built: Built, rows: list[int], most_events: int, most_bytes: int
@@ -146,6 +156,7 @@ class Claim:
             "dataset_id": self._run.dataset_id,
             "feed": self._run.feed,
             "run_no": self._run.run_no,
+            "worker_id": self._worker_id,
             "validation_id": self._validation_id,
             "resend": self._policy.resend,
             "resend_window": self._policy.window_seconds,

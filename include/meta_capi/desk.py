@@ -22,7 +22,7 @@ from meta_capi.errors import LeaseLostError, LedgerError
 from meta_capi.ledger import Ledger, ResendPolicy, Run
 from meta_capi.lifecycle import State
 from meta_capi.payload import Batch, OwedEvent
-from meta_capi.sql import queries
+from meta_capi.sql import migrations, queries
 from meta_capi.verdict import Receipt
 
 __all__ = ["COVER_SECONDS", "LEASE_SECONDS", "Desk", "Settled"]
@@ -57,12 +57,18 @@ class Desk:
         self._validation_id = validation_id
         self._lease_seconds = lease_seconds
         self._cover_seconds = cover_seconds
-        row = ledger.run(
+        rows = ledger.run(
             "arrive", run_no=run.run_no, feed=run.feed, dataset_id=run.dataset_id, host=host,
-            pid=pid, lease_seconds=lease_seconds,
-        )[0]  # fmt: skip
-        self.worker_id: int = row["worker_id"]
-        self.arrived_at: datetime = row["now"]
+            pid=pid, lease_seconds=lease_seconds, schema=migrations()[-1].version,
+        )  # fmt: skip
+        if not rows:
+            raise LedgerError(
+                "The ledger's schema is not the one of this program, which is older or "
+                "newer; nothing was sent. Bring both to one version: see "
+                "docs/deploy.md#upgrading."
+            )
+        self.worker_id: int = rows[0]["worker_id"]
+        self.arrived_at: datetime = rows[0]["now"]
 
     @property
     def resends(self) -> bool:

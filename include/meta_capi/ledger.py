@@ -284,6 +284,7 @@ class Ledger:
                         copy.write_row(
                             (ordinal, key, cursor_at, reason, "quarantined", 0)
                         )
+                cursor.execute(_SQL["set_aside"], values)
                 cursor.execute(_SQL["quarantine_by_gate"], values)
 
             self.attempt(step)
@@ -358,17 +359,22 @@ class Ledger:
             "count_replay", feed=run.feed, dataset_id=run.dataset_id, **choice
         )
 
-    def replay(self, run: Run, choice: Mapping[str, Any]) -> list[str]:
+    def replay(
+        self, run: Run, choice: Mapping[str, Any], *, who: str = "somebody",
+        why: str = "not said",
+    ) -> list[str]:  # fmt: skip
         """Put back what a person chose (edge k); return the source keys.
 
         `choice` holds states, reason, keys, start and end; None means any. Rows that no
-        key can find are left alone.
+        key can find are left alone. Who did it and why is written down.
         """
         rows = self.run(
             "replay",
             feed=run.feed,
             dataset_id=run.dataset_id,
             run_no=run.run_no,
+            who=who,
+            why=why,
             **choice,
         )
         return [row["source_key"] for row in rows]

@@ -11,6 +11,7 @@
     i hold back a person has to look at it: it is in quarantine, with a reason
     j expire    Meta would no longer take it
     k replay    the row or the rule was mended, or a person put it back
+    l suspect   the ledger was put back from an older copy: it may have gone out since
 
 The letters stand in `sql/`, in the tests and in the runbook. `accepted` has no edge out:
 a delivery that Meta accepted is never sent again. An edge that is not in the table below
@@ -65,6 +66,7 @@ EDGES: Final = (
     Edge("i", "hold back", (None, *_OPEN, State.CLAIMED), State.QUARANTINED),
     Edge("j", "expire", (None, *_OPEN), State.EXPIRED),
     Edge("k", "replay", (State.QUARANTINED, State.REFUSED, State.IN_DOUBT), State.PENDING),
+    Edge("l", "suspect", (None, *_OPEN, State.REFUSED), State.IN_DOUBT),
 )  # fmt: skip
 
 MOVES: Final = frozenset(

@@ -61,7 +61,7 @@ class TestEntries:
 
     def test_an_effect_is_a_state_or_leaves_the_event_alone(self) -> None:
         states = {effect.value for effect in Effect} - {Effect.KEY_DROPPED.value}
-        assert states == {state.value for state in State} - {"accepted", "claimed"}
+        assert states == {state.value for state in State} - {"claimed"}
 
     def test_every_reason_is_given_somewhere(self) -> None:
         assert set(REASONS) - literals() == set()

@@ -306,6 +306,11 @@ class TestThrottles:
         assert settled(tally) == {"pending": 9}
         assert bench.reasons() == {"throttled": 9}
         assert bench.waits == []
+        assert settled(bench.deliver(bench.rows(*range(9)))) == {"pending": 9}
+        assert not bench.ledger.due_keys(
+            bench.feed.feed, DATASET, bench.policy, limit=10
+        )
+        bench.pass_time(61 * 60)
         assert settled(bench.deliver(bench.rows(*range(9)))) == {"accepted": 9}
 
 

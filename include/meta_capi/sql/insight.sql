@@ -1,5 +1,5 @@
 -- The questions people ask the ledger. Nothing here writes. The views are in
--- migrations/0002_views.sql.
+-- migrations/0003_views.sql.
 
 -- name: status
 -- Where the deliveries of each feed are, and since when the oldest of them wait.

@@ -97,12 +97,13 @@ insert into capi.validation_results (
 on conflict (validation_id, position) do nothing;
 
 -- name: arrive
--- A worker sits down: its number fences whatever it writes.
+-- A worker sits down: its number fences whatever it writes. Refused (no row) if the schema
+-- is another program's.
 insert into capi.workers (run_no, feed, dataset_id, host, pid, lease_until)
-values (
+select
     %(run_no)s, %(feed)s, %(dataset_id)s, %(host)s, %(pid)s,
     capi.clock() + make_interval(secs => %(lease_seconds)s)
-)
+where (select max(version) from capi.migrations) = %(schema)s
 returning worker_id, capi.clock() as now;
 
 -- name: renew
@@ -120,6 +121,89 @@ select capi.make_incoming();
 -- Without statistics the planner joins the new rows row by row with the whole ledger.
 analyze incoming;
 
+-- name: set_aside
+-- Rows of which the ledger keeps nothing: those of erased conversions, whose key it must
+-- not learn again, and old ones of days that it no longer holds, which are counted there.
+with house as (
+    select digest_key, exists (select from capi.erased) as has_erased
+    from capi.installation
+), aside as (
+    select
+        i.ordinal,
+        house.has_erased and exists (
+            select from capi.erased as e
+            where e.mark = capi.mark_of(house.digest_key, %(feed)s, i.source_key)
+        ) as erased,
+        i.reason = 'window.over'
+        and exists (
+            select from capi.removed as r
+            where r.dataset_id = %(dataset_id)s
+                and r.feed = %(feed)s
+                and r.day = (i.cursor_at at time zone 'UTC')::date
+                and r.cause = 'retention'
+        )
+        and not exists (
+            select from capi.deliveries as d
+            where d.dataset_id = %(dataset_id)s
+                and d.feed = %(feed)s
+                and d.source_key = i.source_key
+        ) as bygone
+    from incoming as i
+    cross join house
+)
+delete from incoming as i
+using aside as a
+where a.ordinal = i.ordinal and (a.erased or a.bygone)
+returning
+    i.ordinal, i.source_key,
+    case when a.erased then 'withheld' else 'expired' end as state,
+    case when a.erased then 'erased' else 'window.over' end as reason;
+
+-- name: forget
+-- Remove the deliveries of some keys, save those on a desk.
+select state::text as state, deliveries from capi.forget(%(feed)s, %(keys)s);
+
+-- name: suspect
+-- l: rows that became known before the ledger was put back from an older copy, and of which
+-- it does not know what became of them since: they may have been sent.
+insert into capi.deliveries as d (
+    dataset_id, feed, source_key, event_name, event_id, state, reason, event_time,
+    cursor_at, run_no, match_keys, digest, value, currency, not_before, doubt_since
+)
+select
+    %(dataset_id)s, %(feed)s, i.source_key, i.event_name, i.event_id, 'in_doubt',
+    'ledger.restored', i.event_time, i.cursor_at, %(run_no)s, i.match_keys, i.digest,
+    i.value, i.currency, 'epoch', house.restored_from
+from incoming as i
+join capi.installation as house on i.cursor_at < house.restored_at
+where i.state = 'pending' and i.reason is null
+order by i.source_key
+on conflict (dataset_id, feed, source_key) do update set
+    event_name = excluded.event_name,
+    event_id = excluded.event_id,
+    state = 'in_doubt',
+    reason = 'ledger.restored',
+    event_time = excluded.event_time,
+    cursor_at = excluded.cursor_at,
+    run_no = excluded.run_no,
+    validation_id = null,
+    match_keys = excluded.match_keys,
+    digest = excluded.digest,
+    value = excluded.value,
+    currency = excluded.currency,
+    not_before = 'epoch',
+    doubt_since = excluded.doubt_since,
+    settled_at = capi.clock()
+-- What waited was looked at when the ledger was put back.
+where d.state in ('quarantined', 'withheld', 'expired', 'refused')
+    and coalesce(d.settled_at, d.recorded_at) < (
+        select house.restored_at from capi.installation as house
+    )
+    and capi.may_claim(
+        d, excluded.digest, %(validation_id)s, %(resend)s,
+        make_interval(secs => %(resend_window)s), %(most_resends)s
+    );
+
 -- name: compare
 -- Which of the rows just read must stay as the ledger has them, and how they stand.
 select
@@ -127,6 +211,7 @@ select
     d.state::text as state,
     case
         when d.state = 'in_doubt' and d.digest is distinct from i.digest
+            and d.reason <> 'doubt.given_up'
         then 'doubt.row_changed'
         else d.reason
     end as reason
@@ -177,6 +262,7 @@ set cursor_at = i.cursor_at,
         or (d.state = 'accepted' and i.digest is not null and d.digest <> i.digest),
     reason = case
         when d.state = 'in_doubt' and d.digest is distinct from i.digest
+            and d.reason <> 'doubt.given_up'
         then 'doubt.row_changed'
         else d.reason
     end
@@ -190,7 +276,7 @@ where d.dataset_id = %(dataset_id)s
         or (d.state = 'accepted' and i.digest is not null and d.digest <> i.digest
             and not d.changed_after_send)
         or (d.state = 'in_doubt' and d.digest is distinct from i.digest
-            and d.reason <> 'doubt.row_changed')
+            and d.reason not in ('doubt.row_changed', 'doubt.given_up'))
     );
 
 -- name: hold
@@ -203,7 +289,10 @@ insert into capi.deliveries as d (
 select
     %(dataset_id)s, %(feed)s, i.source_key, i.event_name, i.event_id, i.state, i.reason,
     i.event_time, i.cursor_at, %(run_no)s, i.match_keys, i.digest, i.value, i.currency,
-    case when i.state = 'pending' then coalesce(i.not_before, 'epoch') end
+    case when i.state = 'pending' then coalesce(
+        i.not_before, case when i.reason = 'throttled' then capi.wait_of(%(worker_id)s) end,
+        'epoch'
+    ) end
 from unnest(%(ordinals)s::integer[]) as held (ordinal)
 join incoming as i using (ordinal)
 order by i.source_key
@@ -513,7 +602,10 @@ with batch as (
         end,
         doubt_since = coalesce(d.doubt_since, batch.doubt_since),
         not_before = case when %(delivery_state)s::text = 'pending'
-            or coalesce(d.doubt_since, batch.doubt_since) is not null then 'epoch'::timestamptz
+            or coalesce(d.doubt_since, batch.doubt_since) is not null
+            then case when %(reason)s = 'throttled' then capi.wait_of(%(worker_id)s)
+                else 'epoch'
+            end
         end,
         settled_at = capi.clock()
     from batch
@@ -599,7 +691,8 @@ from moved;
 -- name: expire
 -- j: what waits longer than Meta's window.
 update capi.deliveries
-set state = 'expired', reason = 'window.over', not_before = null, settled_at = capi.clock()
+set state = 'expired', not_before = null, settled_at = capi.clock(),
+    reason = case when reason = 'row.missing' then 'row.gone' else 'window.over' end
 where feed = %(feed)s
     and dataset_id = %(dataset_id)s
     and not_before is not null
@@ -617,7 +710,9 @@ where feed = %(feed)s
     and not_before is not null
     and state = 'in_doubt'
     and (not %(resend)s or doubt_since + make_interval(secs => %(resend_window)s) <= capi.clock())
-    and reason not in ('doubt.window_over', 'doubt.held', 'doubt.row_changed');
+    and reason not in (
+        'doubt.window_over', 'doubt.held', 'doubt.row_changed', 'doubt.given_up'
+    );
 
 -- name: due_keys
 -- Source keys of what is owed and may go out now, oldest first. What a person's limit held
@@ -631,6 +726,7 @@ where feed = %(feed)s
         (state = 'pending' and reason is distinct from 'limit')
         or (
             state = 'in_doubt' and %(resend)s
+            and reason <> 'doubt.given_up'
             and resends < %(most_resends)s
             and doubt_since + make_interval(secs => %(resend_window)s) > capi.clock()
         )
@@ -638,21 +734,45 @@ where feed = %(feed)s
 order by event_time nulls last, source_key
 limit %(limit)s;
 
+-- name: miss
+-- What was due and is not in the source is looked for again in an hour, until it expires.
+update capi.deliveries
+set reason = 'row.missing', not_before = capi.clock() + interval '1 hour'
+where feed = %(feed)s
+    and dataset_id = %(dataset_id)s
+    and source_key = any(%(keys)s)
+    and state = 'pending'
+returning 1;
+
 -- name: replay
--- k: put back what a person chose, and what was chosen can still be found by its key.
-update capi.deliveries as d
-set state = 'pending', reason = 'replayed', validation_id = null, not_before = 'epoch',
-    doubt_since = null, run_no = %(run_no)s, settled_at = capi.clock(),
-    digest = case when d.state = 'refused' then null else d.digest end
-where d.feed = %(feed)s
-    and d.dataset_id = %(dataset_id)s
-    and d.state = any(%(states)s::capi.delivery_state[])
-    and capi.may_replay(d)
-    and (%(reason)s::text is null or d.reason = %(reason)s)
-    and (%(keys)s::text[] is null or d.source_key = any(%(keys)s))
-    and (%(start)s::timestamptz is null or d.cursor_at >= %(start)s)
-    and (%(end)s::timestamptz is null or d.cursor_at < %(end)s)
-returning d.source_key;
+-- k: put back what a person chose, and what was chosen can still be found by its key; and
+-- write down who did it, and why.
+with moved as (
+    update capi.deliveries as d
+    set state = 'pending', reason = 'replayed', validation_id = null, not_before = 'epoch',
+        doubt_since = null, run_no = %(run_no)s, settled_at = capi.clock(),
+        digest = case when d.state = 'refused' then null else d.digest end
+    where d.feed = %(feed)s
+        and d.dataset_id = %(dataset_id)s
+        and d.state = any(%(states)s::capi.delivery_state[])
+        and capi.may_replay(d)
+        and (%(reason)s::text is null or d.reason = %(reason)s)
+        and (%(keys)s::text[] is null or d.source_key = any(%(keys)s))
+        and (%(start)s::timestamptz is null or d.cursor_at >= %(start)s)
+        and (%(end)s::timestamptz is null or d.cursor_at < %(end)s)
+    returning d.source_key
+), act as (
+    insert into capi.acts (kind, who, feed, why, deliveries, detail)
+    select
+        'replay', %(who)s, %(feed)s, %(why)s, count(*),
+        jsonb_build_object(
+            'dataset_id', %(dataset_id)s::text, 'states', %(states)s::text[],
+            'reason', %(reason)s::text, 'start', %(start)s::timestamptz,
+            'end', %(end)s::timestamptz, 'keys', cardinality(%(keys)s::text[])
+        )
+    from moved
+)
+select source_key from moved;
 
 -- name: count_replay
 -- What a replay would put back.
@@ -668,6 +788,115 @@ where d.feed = %(feed)s
     and (%(end)s::timestamptz is null or d.cursor_at < %(end)s)
 group by d.state, d.reason
 order by count(*) desc;
+
+-- name: hold_rows_alone
+-- Wait for those who have rows in hand, and let no other take any.
+select capi.hold_rows_alone();
+
+-- name: mark_erased
+-- From now on no row with one of these keys is sent, or recorded. Returns the new ones.
+insert into capi.erased (mark, feed)
+select distinct capi.mark_of(house.digest_key, %(feed)s, one.source_key), %(feed)s
+from capi.installation as house
+cross join unnest(%(keys)s::text[]) as one (source_key)
+on conflict (mark) do nothing
+returning 1;
+
+-- name: count_standing
+-- How many deliveries with these keys there are, by dataset and state.
+select d.dataset_id, d.state::text as state, count(*) as deliveries
+from (select distinct dataset_id from capi.runs where feed = %(feed)s) as ledger
+join capi.deliveries as d
+    on d.dataset_id = ledger.dataset_id
+    and d.feed = %(feed)s
+    and d.source_key = any(%(keys)s)
+group by d.dataset_id, d.state
+order by d.dataset_id, d.state;
+
+-- name: settle_doubt
+-- c k: a person's word on what is in doubt.
+update capi.deliveries
+set state = %(state)s::capi.delivery_state,
+    reason = %(reason)s,
+    doubt_since = case when %(state)s = 'in_doubt' then doubt_since end,
+    not_before = case %(state)s
+        when 'in_doubt' then not_before
+        when 'pending' then 'epoch'::timestamptz
+    end,
+    settled_at = capi.clock()
+where feed = %(feed)s
+    and dataset_id = %(dataset_id)s
+    and source_key = any(%(keys)s)
+    and state = 'in_doubt'
+returning 1;
+
+-- name: write_act
+-- What a person did, for ever.
+insert into capi.acts (kind, who, feed, why, deliveries, detail)
+values (%(kind)s, %(who)s, %(feed)s, %(why)s, %(deliveries)s, %(detail)s);
+
+-- name: mark
+-- The ledger's mark, and the next one.
+update capi.installation
+set marked_at = greatest(capi.clock(), marked_at + interval '1 microsecond')
+returning ledger_id::text as ledger_id, marked_at;
+
+-- name: read_mark
+-- The ledger's mark.
+select ledger_id::text as ledger_id, marked_at from capi.installation;
+
+-- name: fence_all
+-- f: the ledger was put back from an older copy: whoever was at a desk has left it, and
+-- what was on it may have been sent.
+with worker as (
+    update capi.workers
+    set ended_at = capi.clock(), ended_how = 'lost'
+    where ended_at is null
+), batch as (
+    update capi.batches
+    set state = 'in_doubt', reason = 'ledger.restored', settled_at = capi.clock(),
+        doubt_since = least(doubt_since, %(since)s)
+    where state in ('claimed', 'sending')
+), attempt as (
+    update capi.attempts
+    set outcome = 'unknown', finished_at = capi.clock()
+    where outcome = 'sending'
+)
+update capi.deliveries
+set state = 'in_doubt', reason = 'ledger.restored', not_before = 'epoch',
+    doubt_since = least(doubt_since, %(since)s), settled_at = capi.clock()
+where state = 'claimed'
+returning 1;
+
+-- name: suspect_waiting
+-- l: what waited may have been sent since the copy was made.
+update capi.deliveries
+set state = 'in_doubt', reason = 'ledger.restored', doubt_since = %(since)s,
+    not_before = 'epoch', settled_at = capi.clock()
+where not_before <= capi.clock() and state = 'pending'
+returning 1;
+
+-- name: note_restored
+-- What became known before now, and is new here, is suspect. The numbers given out since
+-- the copy was made are not given out again.
+update capi.installation
+set restored_from = least(restored_from, %(since)s),
+    restored_at = capi.clock(),
+    marked_at = greatest(capi.clock(), marked_at + interval '1 microsecond')
+where (
+    select count(
+        nextval(pg_get_serial_sequence('capi.workers', 'worker_id'))
+        + nextval('capi.batch_numbers')
+    )
+    from generate_series(1, %(leap)s)
+) > 0;
+
+-- name: at_their_desks
+-- Workers whose lease runs. None can sit down before this step ends.
+lock table capi.workers in share row exclusive mode;
+select count(*) as workers, max(lease_until) as until
+from capi.workers
+where ended_at is null and lease_until > capi.clock();
 
 -- name: copy_quarantine
 copy incoming (ordinal, source_key, cursor_at, reason, state, match_keys) from stdin;

@@ -16,7 +16,17 @@ create table capi.migrations (
 create table capi.installation (
     only_one boolean primary key default true check (only_one),
     digest_key bytea not null check (length(digest_key) = 32),
-    created_at timestamptz not null default clock_timestamp()
+    created_at timestamptz not null default clock_timestamp(),
+    ledger_id uuid not null default gen_random_uuid(),
+    -- It only grows, and those who use the ledger remember it elsewhere: a ledger that is
+    -- behind what they remember was put back from an older copy.
+    marked_at timestamptz not null default clock_timestamp(),
+    -- Until when it was away after it was put back, and the time of the copy: what became
+    -- known before, and the ledger does not know, may have been sent in between.
+    restored_at timestamptz,
+    restored_from timestamptz,
+    check (restored_from < restored_at),
+    check ((restored_at is null) = (restored_from is null))
 );
 
 -- Leases run on the database's clock, so that workers need not agree on the time.
@@ -34,7 +44,7 @@ create type capi.delivery_state as enum (
     'quarantined',  -- i: held for a person, with a reason
     'withheld',     -- h: we decided not to send it
     'expired',      -- j: too old for Meta
-    'in_doubt'      -- f: it may have gone out, and nobody knows
+    'in_doubt'      -- f, l: it may have gone out, and nobody knows
 );
 
 create type capi.batch_state as enum (
@@ -125,6 +135,11 @@ create table capi.batches (
 -- The rescue and the end of a worker look for what is open.
 create index batches_open on capi.batches (worker_id) where state in ('claimed', 'sending');
 create index batches_by_run on capi.batches (run_no);
+-- What is removed when its time is over is asked by these who still refers to it.
+create index batches_by_worker on capi.batches (worker_id);
+create index batches_by_root on capi.batches (root_id);
+create index batches_by_parent on capi.batches (parent_id) where parent_id is not null;
+create index workers_by_run on capi.workers (run_no);
 
 -- One row a request, written before the first byte leaves. One terminal update.
 create table capi.attempts (
@@ -160,6 +175,8 @@ create table capi.validations (
     result jsonb,               -- counts and codes, from which Data Docs are built
     validated_at timestamptz not null default capi.clock()
 );
+
+create index validations_by_run on capi.validations (run_no);
 
 create table capi.validation_results (
     validation_id bigint not null references capi.validations,
@@ -204,9 +221,11 @@ create table capi.deliveries (
     unique (dataset_id, event_name, event_id),
     -- Whoever is held is held for a reason.
     check (reason is not null or state in ('pending', 'claimed', 'accepted')),
-    -- Nothing is on its way, at Meta, refused or in doubt without a batch and a payload.
+    -- Nothing is on its way, at Meta or refused without a batch and a payload, save by a
+    -- person's word.
     check (
-        state not in ('claimed', 'accepted', 'refused', 'in_doubt')
+        state not in ('claimed', 'accepted', 'refused')
+        or reason is not distinct from 'person.received'
         or (
             batch_id is not null and digest is not null and event_name is not null
             and event_id is not null and event_time is not null
@@ -230,10 +249,12 @@ begin
         using errcode = 'integrity_constraint_violation';
 end $$;
 
--- A new row is never at Meta, in doubt or refused.
+-- A new row is never at Meta or refused.
 create trigger only_lettered_beginnings before insert on capi.deliveries
 for each row when (
-    new.state not in ('pending', 'claimed', 'quarantined', 'withheld', 'expired')
+    new.state not in (
+        'pending', 'claimed', 'quarantined', 'withheld', 'expired', 'in_doubt'
+    )
 ) execute function capi.refuse_edge();
 
 -- The edges of lifecycle.py; `accepted` stands on no left side. A test compares them.
@@ -252,7 +273,9 @@ for each row when (
         ('refused', 'claimed'), ('refused', 'pending'),
         ('claimed', 'accepted'), ('claimed', 'pending'), ('claimed', 'refused'),
         ('claimed', 'in_doubt'), ('claimed', 'quarantined'),
-        ('in_doubt', 'claimed'), ('in_doubt', 'accepted'), ('in_doubt', 'pending')
+        ('in_doubt', 'claimed'), ('in_doubt', 'accepted'), ('in_doubt', 'pending'),
+        ('pending', 'in_doubt'), ('quarantined', 'in_doubt'), ('withheld', 'in_doubt'),
+        ('expired', 'in_doubt'), ('refused', 'in_doubt')
     )
 ) execute function capi.refuse_edge();
 
@@ -297,7 +320,8 @@ create function capi.may_claim(
         when 'refused' then delivery.doubt_since is null
             and delivery.digest is distinct from digest
         when 'in_doubt' then resend
-            and delivery.digest = digest
+            and delivery.reason <> 'doubt.given_up'
+            and delivery.digest is not distinct from digest
             and delivery.resends < most_resends
             and delivery.not_before <= capi.clock()
             and delivery.doubt_since + resend_window > capi.clock()
@@ -305,10 +329,29 @@ create function capi.may_claim(
     end
 $$;
 
+-- Until when Meta asked this worker to wait.
+create function capi.wait_of(worker bigint) returns timestamptz language sql stable as $$
+    select coalesce(max(a.finished_at + make_interval(secs => a.wait_seconds)), 'epoch')
+    from capi.batches as b
+    join capi.attempts as a using (batch_id)
+    where b.worker_id = worker and a.outcome = 'throttled'
+$$;
+
+-- Who has rows in hand holds this lock together with others; who erases holds it alone. So
+-- no row slips between an erasure and a claim.
+create function capi.hold_rows() returns void language sql as $$
+    select pg_advisory_xact_lock_shared(hashtext('capi.erased'))
+$$;
+
+create function capi.hold_rows_alone() returns void language sql as $$
+    select pg_advisory_xact_lock(hashtext('capi.erased'))
+$$;
+
 -- What a read row finds when it is compared with the ledger. It lives as long as the
 -- transaction, as does the price of a random page: at the default, the planner walks along
 -- the whole ledger's index to find ten thousand keys, for seconds.
 create function capi.make_incoming() returns void language sql as $$
+    select capi.hold_rows();
     select set_config('random_page_cost', '1.1', true);
     create temporary table if not exists incoming (
         ordinal integer not null,

@@ -48,7 +48,7 @@ comment on column capi.event_status.changed_after_send is
     'The row was changed after Meta accepted the event. It is not sent again.';
 
 create view capi.daily_summary as
-with parts as (
+with counted as (
     select
         dataset_id,
         feed,
@@ -58,6 +58,14 @@ with parts as (
         count(*) as events,
         sum(value) as value
     from capi.deliveries
+    group by 1, 2, 3, 4, 5
+    union all
+    select dataset_id, feed, day, state, nullif(currency, ''), deliveries, value
+    from capi.removed
+), parts as (
+    select
+        dataset_id, feed, day, state, currency, sum(events) as events, sum(value) as value
+    from counted
     group by 1, 2, 3, 4, 5
 )
 select
@@ -81,7 +89,8 @@ select
 from parts
 group by dataset_id, feed, day;
 comment on view capi.daily_summary is
-    'Deliveries by feed, day and state, and the value that Meta accepted.';
+    'Deliveries by feed, day and state, and the value that Meta accepted; those that the '
+    'ledger no longer holds are counted.';
 comment on column capi.daily_summary.accepted_value is
     'Sums by currency, as {"CHF": 120.50, "EUR": 80}.';
 
@@ -121,7 +130,8 @@ cross join (values
 ) as known (name, bit)
 group by masks.dataset_id, masks.feed, masks.day, known.name;
 comment on view capi.match_key_coverage is
-    'Of the accepted events of a feed and day, the share that had each match key.';
+    'Of the accepted events of a feed and day, the share that had each match key. Of what '
+    'the ledger no longer holds it says nothing.';
 
 create view capi.freshness as
 select
@@ -145,19 +155,29 @@ comment on view capi.freshness is
     'The fresher, the more Meta can do with an event.';
 
 create view capi.reconciliation as
+with parts as (
+    select dataset_id, feed, state, count(*) as events
+    from capi.deliveries
+    group by dataset_id, feed, state
+    union all
+    select dataset_id, feed, state, deliveries
+    from capi.removed
+)
 select
     dataset_id,
     feed,
-    count(*) as total,
-    count(*) filter (where state = 'accepted') as accepted,
-    count(*) filter (where state = 'refused') as refused,
-    count(*) filter (where state = 'quarantined') as quarantined,
-    count(*) filter (where state = 'withheld') as withheld,
-    count(*) filter (where state = 'expired') as expired,
-    count(*) filter (where state = 'in_doubt') as in_doubt,
-    count(*) filter (where state in ('pending', 'claimed')) as pending
-from capi.deliveries
+    sum(events)::bigint as total,
+    coalesce(sum(events) filter (where state = 'accepted'), 0)::bigint as accepted,
+    coalesce(sum(events) filter (where state = 'refused'), 0)::bigint as refused,
+    coalesce(sum(events) filter (where state = 'quarantined'), 0)::bigint as quarantined,
+    coalesce(sum(events) filter (where state = 'withheld'), 0)::bigint as withheld,
+    coalesce(sum(events) filter (where state = 'expired'), 0)::bigint as expired,
+    coalesce(sum(events) filter (where state = 'in_doubt'), 0)::bigint as in_doubt,
+    coalesce(sum(events) filter (where state in ('pending', 'claimed')), 0)::bigint
+        as pending
+from parts
 group by dataset_id, feed;
 comment on view capi.reconciliation is
-    'Every delivery of a feed has one state: total = accepted + refused + quarantined + '
+    'Every delivery of a feed has one state, and those that the ledger no longer holds had '
+    'one: total = accepted + refused + quarantined + '
     'withheld + expired + in_doubt + pending.';
