@@ -27,7 +27,7 @@ ROOMS = {
     "great_expectations": {"quality"},
     "jinja2": {"data_docs"},
     "phonenumbers": {"normalise"},
-    "psycopg": {"ledger", "desk", "claiming"},
+    "psycopg": {"ledger", "schema", "desk", "claiming", "people"},
     "pydantic": {"feed"},
     "sqlalchemy": {
         "source",
@@ -40,7 +40,7 @@ ROOMS = {
     "yaml": {"feed"},
     "concurrent": {"dispatch"},
     "os": {"data_docs"},  # for files that appear whole or not at all
-    "secrets": {"ledger"},
+    "secrets": {"schema"},
     "threading": {"dispatch", "ledger", "sending", "tally"},
     "time": {"dispatch", "ledger"},
 }

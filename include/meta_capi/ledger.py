@@ -7,7 +7,6 @@ worker; statements are psycopg's, because the ledger is PostgreSQL and nothing e
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,23 +22,34 @@ from psycopg.types.json import Jsonb
 from sqlalchemy import Engine, event
 from sqlalchemy.exc import SQLAlchemyError
 
+from meta_capi import schema
 from meta_capi.errors import LedgerError
 from meta_capi.names import occurrence_key
-from meta_capi.sql import migrations, queries
+from meta_capi.sql import queries
 
 __all__ = ["Ledger", "Rescued", "ResendPolicy", "Run"]
 
 T = TypeVar("T")
 _SQL: Final = queries("ledger")
-# Restarts, dropped connections, a full pool, locks, deadlocks, another worker's row: the
-# transaction did not happen, or happened wholly.
+# Restarts, dropped connections, a full pool, locks, deadlocks, a primary that became a
+# standby, a step in which this process stood still, another worker's row: the transaction
+# did not happen, or happened wholly.
 _PASSING: Final = (
     psycopg.OperationalError,
     psycopg.InterfaceError,
+    psycopg.errors.ReadOnlySqlTransaction,
+    psycopg.errors.IdleInTransactionSessionTimeout,
     psycopg.errors.UniqueViolation,
     SQLAlchemyError,
 )
-_LOCK: Final = 0x6361_7069  # "capi": one migration at a time
+_KNOWN_STATES: Final = {
+    "25006": "it is read-only, a standby or set so; point connections.ledger at the primary",
+    "40001": "other sessions wrote the same rows all the time",
+    "40P01": "other sessions locked the same rows all the time",
+    "53100": "its disk is full",
+    "55P03": "another session holds a lock",
+    "57014": "the statement was cancelled, or took longer than the ledger allows",
+}
 _SLICE: Final = 10_000
 
 
@@ -81,6 +91,7 @@ class Ledger:
         self._engine = engine
         self._patience = patience
         self._wait = wait
+        self._schema_fits = False
         event.listen(engine, "connect", _set_bounds)
 
     # --- plumbing -------------------------------------------------------------------
@@ -101,9 +112,11 @@ class Ledger:
             connection.commit()
         except BaseException as error:
             # The pool rolls back. It cannot where the line is dead, nor where a signal
-            # broke into a statement: the rollback's failure would hide the signal.
+            # broke into a statement: the rollback's failure would hide the signal. And a
+            # line to a standby must not be used again: the primary is elsewhere.
             dead = isinstance(connection, psycopg.Connection) and connection.closed
-            if dead or not isinstance(error, Exception):
+            astray = isinstance(error, psycopg.errors.ReadOnlySqlTransaction)
+            if dead or astray or not isinstance(error, Exception):
                 proxy.invalidate()
             raise
         finally:
@@ -117,8 +130,23 @@ class Ledger:
 
         It is made once: where a connection broke at its COMMIT, PostgreSQL is asked
         whether that stands. Gives up after the patience, in seconds (the ledger's own
-        by default), with a LedgerError that quotes no driver message.
+        by default), with a LedgerError that quotes no driver message. No step is made on
+        a schema that is not this program's.
         """
+
+        def on_our_schema(cursor: psycopg.Cursor[dict[str, Any]]) -> T:
+            if not self._schema_fits:
+                schema.expect(cursor)
+                self._schema_fits = True
+            return step(cursor)
+
+        return self._persist(on_our_schema, patience=patience)
+
+    def _persist(
+        self, step: Callable[[psycopg.Cursor[dict[str, Any]]], T],
+        *, patience: float | None = None,
+    ) -> T:  # fmt: skip
+        """Make a step as `attempt` does, whatever the schema."""
         give_up = time.monotonic() + (self._patience if patience is None else patience)
         pause, sentence = 0.05, ""
         unheard: tuple[str, T] | None = None  # of its COMMIT
@@ -165,42 +193,11 @@ class Ledger:
 
     def migrate(self) -> list[str]:
         """Bring the schema up to date; return the names of the steps made."""
-
-        def step(cursor: psycopg.Cursor[dict[str, Any]]) -> list[str]:
-            cursor.execute("select pg_advisory_xact_lock(%s)", (_LOCK,))
-            done = self._versions(cursor)
-            made = [each for each in migrations() if each.version not in done]
-            for migration in made:
-                cursor.execute(migration.text)
-                cursor.execute(
-                    "insert into capi.migrations (version, name) values (%s, %s)",
-                    (migration.version, migration.name),
-                )
-            cursor.execute(
-                "insert into capi.installation (digest_key) values (%s) on conflict do nothing",
-                (secrets.token_bytes(32),),
-            )
-            return [migration.name for migration in made]
-
-        return self.attempt(step)
+        return self._persist(schema.migrate)
 
     def missing_migrations(self) -> list[str]:
         """Return the names of the steps the schema lacks; none means it is up to date."""
-
-        def step(cursor: psycopg.Cursor[dict[str, Any]]) -> list[str]:
-            done = self._versions(cursor)
-            return [each.name for each in migrations() if each.version not in done]
-
-        return self.attempt(step)
-
-    @staticmethod
-    def _versions(cursor: psycopg.Cursor[dict[str, Any]]) -> set[int]:
-        cursor.execute("select to_regclass('capi.migrations') is not null as made")
-        row = cursor.fetchone()
-        if not row or not row["made"]:
-            return set()
-        cursor.execute("select version from capi.migrations")
-        return {each["version"] for each in cursor.fetchall()}
+        return self._persist(schema.missing)
 
     def digest_key(self) -> bytes:
         """Return the key of payload fingerprints."""
@@ -394,4 +391,8 @@ def _sentence(error: psycopg.Error | SQLAlchemyError) -> str:
     name = type(error).__name__
     if sqlstate in ("3F000", "42P01"):
         return "The ledger has no schema, or an old one; run `meta-capi migrate`."
-    return f"The ledger's database did not take the step ({name}{state}); nothing was half done."
+    known = f": {_KNOWN_STATES[sqlstate]}" if sqlstate in _KNOWN_STATES else ""
+    return (
+        f"The ledger's database did not take the step ({name}{state}){known}; nothing was "
+        "half done."
+    )

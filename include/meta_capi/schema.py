@@ -1,0 +1,75 @@
+"""The ledger's schema: made step by step, and never used by a program of another age.
+
+What an old worker writes on a new schema, or a new one on an old, nobody has tried: so
+either is refused before its first step.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any, Final
+
+import psycopg
+
+from meta_capi.errors import LedgerError
+from meta_capi.sql import migrations
+
+__all__ = ["expect", "migrate", "missing"]
+
+Cursor = psycopg.Cursor[dict[str, Any]]
+
+_LOCK: Final = 0x6361_7069  # "capi": one migration at a time
+
+
+def migrate(cursor: Cursor) -> list[str]:
+    """Bring the schema up to date; return the names of the steps made."""
+    cursor.execute("select pg_advisory_xact_lock(%s)", (_LOCK,))
+    done = _versions(cursor)
+    made = [each for each in migrations() if each.version not in done]
+    for migration in made:
+        cursor.execute(migration.text)
+        cursor.execute(
+            "insert into capi.migrations (version, name) values (%s, %s)",
+            (migration.version, migration.name),
+        )
+    cursor.execute(
+        "insert into capi.installation (digest_key) values (%s) on conflict do nothing",
+        (secrets.token_bytes(32),),
+    )
+    return [migration.name for migration in made]
+
+
+def missing(cursor: Cursor) -> list[str]:
+    """Return the names of the steps the schema lacks; none means it is up to date."""
+    done = _versions(cursor)
+    return [each.name for each in migrations() if each.version not in done]
+
+
+def expect(cursor: Cursor) -> None:
+    """Refuse a schema that is behind this program, or ahead of it.
+
+    Raises:
+        LedgerError: says which of the two must be brought up to date.
+    """
+    done = _versions(cursor)
+    if not done:
+        raise LedgerError("The ledger has no schema; run `meta-capi migrate`.")
+    if lacking := [each.name for each in migrations() if each.version not in done]:
+        raise LedgerError(
+            f"The ledger's schema is behind by {len(lacking)} step(s): "
+            f"{', '.join(lacking)}. Run `meta-capi migrate`."
+        )
+    if ahead := done - {each.version for each in migrations()}:
+        raise LedgerError(
+            f"The ledger's schema has step {max(ahead)}, which this program does not "
+            "know: a newer one made it. Bring this one up to date."
+        )
+
+
+def _versions(cursor: Cursor) -> set[int]:
+    cursor.execute("select to_regclass('capi.migrations') is not null as made")
+    row = cursor.fetchone()
+    if not row or not row["made"]:
+        return set()
+    cursor.execute("select version from capi.migrations")
+    return {each["version"] for each in cursor.fetchall()}
