@@ -87,6 +87,8 @@ class Feed(Part):
     """Wait this long after the conversion, for cancellations."""
     on_in_doubt: Literal["resend", "hold"] = "resend"
     """What to do with events whose request got no trustworthy answer."""
+    retention: Duration = timedelta(days=760)
+    """How long the ledger keeps what is finished: 25 months, to compare a year with another."""
     limits: Limits = Limits()
     """Sizes of requests and shards; the defaults suit most feeds."""
 
@@ -128,6 +130,16 @@ class Feed(Part):
             yield (
                 ("holding_period",),
                 "is as long as Meta takes the event; shorten it",
+            )
+        # A backfill must find too old what the ledger has forgotten; the feed's own, shorter
+        # window may be taken out tomorrow.
+        metas = timedelta(seconds=spec.window_seconds(self.event.action_source))
+        if self.retention < (least := metas + self.window.margin):
+            hours = -(-least // timedelta(hours=1))
+            yield (
+                ("retention",),
+                f"is shorter than Meta takes the event, and a backfill would send it "
+                f"again; write at least {hours}h",
             )
         if (
             self.event.action_source is ActionSource.PHYSICAL_STORE
