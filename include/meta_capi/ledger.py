@@ -191,9 +191,9 @@ class Ledger:
 
     # --- the schema -----------------------------------------------------------------
 
-    def migrate(self) -> list[str]:
-        """Bring the schema up to date; return the names of the steps made."""
-        return self._persist(schema.migrate)
+    def migrate(self, *, now: bool = False) -> list[str]:
+        """Bring the schema up to date, when nobody works or `now`; return the steps made."""
+        return self._persist(lambda cursor: schema.migrate(cursor, now=now))
 
     def missing_migrations(self) -> list[str]:
         """Return the names of the steps the schema lacks; none means it is up to date."""
@@ -345,7 +345,7 @@ class Ledger:
         """Return the keys of conversions that are owed and may go out now, oldest first."""
         rows = self.run(
             "due_keys", feed=feed, dataset_id=dataset_id, resend=policy.resend,
-            resend_window=policy.window_seconds, most_resends=policy.most_resends,
+        """Return the keys of conversions that may go out now: doubts, then the oldest."""
             limit=limit,
         )  # fmt: skip
         return [row["source_key"] for row in rows]

@@ -715,8 +715,9 @@ where feed = %(feed)s
     );
 
 -- name: due_keys
--- Source keys of what is owed and may go out now, oldest first. What a person's limit held
--- back is that person's to send.
+-- Source keys of what is owed and may go out now: what is in doubt first, because its window
+-- is the shorter one, then the oldest. What a person's limit held back is that person's to
+-- send.
 select source_key
 from capi.deliveries
 where feed = %(feed)s
@@ -731,7 +732,7 @@ where feed = %(feed)s
             and doubt_since + make_interval(secs => %(resend_window)s) > capi.clock()
         )
     )
-order by event_time nulls last, source_key
+order by doubt_since nulls last, event_time nulls last, source_key
 limit %(limit)s;
 
 -- name: miss
