@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Final, Self
 
 import psycopg
@@ -25,12 +26,15 @@ import sqlalchemy as sa
 from tests.ledger import conftest
 from tests.ledger.conftest import Bench
 
+from meta_capi.desk import Desk
 from meta_capi.dispatch import Tally
+from meta_capi.errors import CapiError
+from meta_capi.ledger import Ledger
 from meta_capi.source import Interval, Shard, Source
 
 __all__ = [
-    "Proxy", "Shop", "as_counted", "bench", "hang_up", "ledger", "nothing_twice",
-    "other_session", "setting", "start_program",
+    "DELIVER", "Proxy", "Shop", "as_counted", "bench", "deliver_here", "ended",
+    "hang_up", "ledger", "nothing_twice", "other_session", "setting", "start_program",
 ]  # fmt: skip
 
 bench, ledger = conftest.bench, conftest.ledger
@@ -230,6 +234,16 @@ class Shop:
             for row in zip(*columns.values(), strict=True):
                 copy.write_row(row)
 
+    def described(self, host: str) -> dict[str, Any]:
+        """Return what another process needs to deliver these rows (`DELIVER`)."""
+        return {
+            "dsn": self.dsn,
+            "url": self.bench.ledger._engine.url.render_as_string(hide_password=False),
+            "meta": self.bench.simulator.url,
+            "limits": self.bench.feed.limits.model_dump(),
+            "host": host,
+        }
+
     @property
     def interval(self) -> Interval:
         """All rows there are."""
@@ -303,3 +317,37 @@ def start_program(
     child.stdin.close()
     child.stdin = None
     return child
+
+
+DELIVER: Final = """
+import json, sys
+from tests.faults.world_ledger import deliver_here
+print(json.dumps(deliver_here(json.load(sys.stdin))))
+"""
+
+
+def deliver_here(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Deliver the shop's rows in this process; return the tally, or what went wrong."""
+    engine = sa.create_engine(given["url"], hide_parameters=True)
+    meta: Any = SimpleNamespace(url=given["meta"])
+    bench = Bench(Ledger(engine), meta, given["dsn"], runs=os.getpid())
+    bench.tune(**given["limits"])
+    desk = Desk(
+        bench.ledger, bench.run(), policy=bench.policy, host=given["host"],
+        pid=os.getpid(),
+    )  # fmt: skip
+    slices = Shop(bench, given["dsn"]).slices(
+        rows_per_slice=bench.feed.limits.rows_per_slice
+    )
+    try:
+        return {**bench.deliver_each(slices, desk=desk).to_json(), "error": None}
+    except CapiError as error:
+        return {"error": str(error)}
+
+
+def ended(child: subprocess.Popen[str], *, seconds: float = 60) -> dict[str, Any]:
+    """Wait for a program; return what it printed as JSON. It must have ended well."""
+    words, complaints = child.communicate(timeout=seconds)
+    assert child.returncode == 0, complaints
+    told: dict[str, Any] = json.loads(words)
+    return told
