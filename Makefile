@@ -19,7 +19,7 @@ PROGRAM := $(VENV)/python -m demo
 unexport PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE VIRTUAL_ENV
 unexport $(filter AIRFLOW_% _AIRFLOW_%,$(.VARIABLES))
 
-.PHONY: help setup demo down test test-fast check docs lock clean
+.PHONY: help setup demo down test test-fast machine check docs lock clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ test: check  ## Check and test everything, as CI does
 
 test-fast: setup  ## Test without the tests that drive real processes
 	$(VENV)/python -m pytest -m "not slow"
+
+machine: setup  ## Walk a million steps of the protocol's state machine (MACHINE="--seed 7" for one)
+	$(VENV)/python -m tests.ledger.machine_run --steps 1000000 --seeds 64 --shards 2 --folder .test/machine $(MACHINE)
 
 check: setup  ## Lint, formatting, types, and the rules of the house
 	$(VENV)/ruff check .
