@@ -342,10 +342,10 @@ class Ledger:
     def due_keys(
         self, feed: str, dataset_id: str, policy: ResendPolicy, *, limit: int
     ) -> list[str]:
-        """Return the keys of conversions that are owed and may go out now, oldest first."""
+        """Return the keys of conversions that may go out now: doubts, then the oldest."""
         rows = self.run(
             "due_keys", feed=feed, dataset_id=dataset_id, resend=policy.resend,
-        """Return the keys of conversions that may go out now: doubts, then the oldest."""
+            resend_window=policy.window_seconds, most_resends=policy.most_resends,
             limit=limit,
         )  # fmt: skip
         return [row["source_key"] for row in rows]
