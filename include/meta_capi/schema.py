@@ -12,7 +12,7 @@ from typing import Any, Final
 import psycopg
 
 from meta_capi.errors import LedgerError
-from meta_capi.sql import migrations
+from meta_capi.sql import migrations, queries
 
 __all__ = ["expect", "migrate", "missing"]
 
@@ -21,11 +21,17 @@ Cursor = psycopg.Cursor[dict[str, Any]]
 _LOCK: Final = 0x6361_7069  # "capi": one migration at a time
 
 
-def migrate(cursor: Cursor) -> list[str]:
-    """Bring the schema up to date; return the names of the steps made."""
+def migrate(cursor: Cursor, *, now: bool = False) -> list[str]:
+    """Bring the schema up to date; return the names of the steps made.
+
+    Raises:
+        LedgerError: workers are at their desks, and it shall not be done `now`.
+    """
     cursor.execute("select pg_advisory_xact_lock(%s)", (_LOCK,))
     done = _versions(cursor)
     made = [each for each in migrations() if each.version not in done]
+    if made and done and not now:
+        _refuse_while_they_work(cursor)
     for migration in made:
         cursor.execute(migration.text)
         cursor.execute(
@@ -63,6 +69,20 @@ def expect(cursor: Cursor) -> None:
         raise LedgerError(
             f"The ledger's schema has step {max(ahead)}, which this program does not "
             "know: a newer one made it. Bring this one up to date."
+        )
+
+
+def _refuse_while_they_work(cursor: Cursor) -> None:
+    """Let workers end with the schema that they began with; no other sits down meanwhile."""
+    cursor.execute("lock table capi.workers in share row exclusive mode")
+    cursor.execute(queries("ledger")["at_their_desks"])
+    found = cursor.fetchone() or {}
+    if found["workers"]:
+        raise LedgerError(
+            f"{found['workers']} worker(s) are delivering just now; the schema was left as "
+            "it is. Pause the DAGs, wait until their tasks have ended, and run this again "
+            f"(the lease of one that died ends at {found['until']:%H:%M:%S %Z} at the "
+            "latest); or say --now."
         )
 
 
