@@ -352,6 +352,60 @@ WRONG = {
         changed("[id]", "[id"),
         ["8: is not YAML: expected ',' or ']', but got ':'"],
     ),
+    "a number that is none": (
+        changed("name: Purchase", "name: !!int ''"),
+        ["10: is not YAML: this value is no date or number; put it in quotes"],
+    ),
+    "a tag that a text cannot have": (
+        changed("name: Purchase", "name: !!timestamp x"),
+        ["10: is not YAML: this value is no date or number; put it in quotes"],
+    ),
+    "NUL in a text": (
+        changed("name: Purchase", 'name: "Lead\\0"'),
+        ["10: event.name: holds NUL or half a surrogate pair; take it out"],
+    ),
+    "a blank event name": (
+        changed("name: Purchase", "name: ' '"),
+        ["10: event.name: ' ' cannot stand here; it must match \\S"],
+    ),
+    "a key of two lines": (
+        RIGHT + '"a\\nb": 1\n',
+        ["21: a\\nb: is not known here; take it out"],
+    ),
+    "a pattern with a part twice": (
+        changed("sold_at}", 'sold_at, format: "%d %d"}'),
+        [
+            "12: event.time: is no pattern of a whole day; write day, month and year "
+            "once, as %d.%m.%Y"
+        ],
+    ),
+    "a pattern without a year": (
+        changed("em: email", 'em: email\n  db: {column: born, format: "%d.%m."}'),
+        [
+            "15: user_data.db.format: is no pattern of a whole day; write day, month and "
+            "year once, as %d.%m.%Y"
+        ],
+    ),
+    "a property in clear": (
+        changed("value: amount", "value: amount\n  properties: {email: email}"),
+        [
+            "16: custom_data: email is personal, and would leave in clear; it belongs in "
+            "user_data"
+        ],
+    ),
+    "a word that Meta does not take": (
+        changed(
+            "value: amount", "value: amount\n  delivery_category: {constant: drone}"
+        ),
+        [
+            "16: custom_data: delivery_category takes in_store or curbside or "
+            "home_delivery and nothing else"
+        ],
+    ),
+    "too long to be a feed": (
+        RIGHT + "#" * 100_000,
+        ["1: is longer than 100,000 characters; no feed is"],
+    ),
     "nothing": ("", ["1: holds no mapping; start with `feed: <name>`"]),
     "a list": ("- feed", ["1: holds no mapping; start with `feed: <name>`"]),
     "a control character": (

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator, Mapping
-from functools import reduce
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final, get_args, get_origin
@@ -27,6 +26,10 @@ _FRIENDLY_KEYS: Final = {
     "state": "st", "zip": "zp", "postcode": "zp", "postal_code": "zp",
     "click_id": "fbc", "browser_id": "fbp", "ip": "client_ip_address",
 }  # fmt: skip
+
+# The longest feed that anybody wrote has 4,000; parsing is in pure Python.
+_MOST_CHARACTERS: Final = 100_000
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 Keys = tuple[str, ...]
 """Where something stands: the keys that lead to it."""
@@ -84,11 +87,20 @@ def parse(text: str, *, name: str = "feed") -> Feed:
             if not faults:
                 return feed
     ordered = sorted(dict.fromkeys(faults), key=itemgetter(0))
-    raise FeedError([f"{name}:{line}: {fault}" for line, fault in ordered])
+    raise FeedError([f"{name}:{line}: {_one_line(fault)}" for line, fault in ordered])
+
+
+def _one_line(fault: str) -> str:
+    """Write control characters of the file as escapes: a fault is one line of a log."""
+    return _CONTROL.sub(lambda sign: repr(sign[0])[1:-1], fault)
 
 
 def _read(text: str, lines: dict[Keys, int]) -> tuple[Any, list[tuple[int, str]]]:
     """Return the text's content and its faults as YAML; note the line of every path."""
+    if len(text) > _MOST_CHARACTERS:
+        return None, [
+            (1, f"is longer than {_MOST_CHARACTERS:,} characters; no feed is")
+        ]
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
@@ -118,7 +130,8 @@ class _Loader(yaml.SafeLoader):
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
             return super().construct_object(node, deep=deep)
-        except (ValueError, TypeError, OverflowError):
+        except (ValueError, TypeError, OverflowError, LookupError, AttributeError):
+            # The last two are what `!!int ''` and `!!timestamp x` raise in PyYAML.
             raise ConstructorError(
                 problem="this value is no date or number; put it in quotes",
                 problem_mark=node.start_mark,
@@ -137,12 +150,19 @@ _Loader.add_implicit_resolver(
 def _walk(
     node: yaml.Node, path: Keys, lines: dict[Keys, int]
 ) -> Iterator[tuple[int, str]]:
-    """Note every path's line; yield keys that stand twice, which YAML accepts."""
+    """Note every path's line; yield what YAML accepts and no feed may hold."""
     lines.setdefault(path, node.start_mark.line + 1)
-    if isinstance(node, yaml.MappingNode):
+    if isinstance(node, yaml.ScalarNode) and not _is_sendable(node.value):
+        where = ".".join(path) or "feed"
+        yield (
+            node.start_mark.line + 1,
+            f"{where}: holds NUL or half a surrogate pair; take it out",
+        )
+    elif isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             inner = (*path, str(key.value))
             line = key.start_mark.line + 1
+            yield from _walk(key, inner, {})
             if inner in lines:
                 yield line, f"{'.'.join(inner)}: stands twice; keep one"
             lines[inner] = line
@@ -150,6 +170,10 @@ def _walk(
     elif isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
             yield from _walk(value, (*path, str(index)), lines)
+
+
+def _is_sendable(text: str) -> bool:
+    return "\0" not in text and not any("\ud800" <= sign <= "\udfff" for sign in text)
 
 
 def _line(lines: Mapping[Keys, int], path: Keys) -> int:
@@ -174,7 +198,7 @@ def _all_faults(error: ValidationError, data: Any) -> Iterator[tuple[Keys, str]]
             if not any(_related(path, other) for other in known)
         )
         known += [path for path, _ in found]
-        rest = reduce(_without, known, data)
+        rest = _without(data, frozenset(known))
         if rest == data:
             return
         data = rest
@@ -191,14 +215,15 @@ def _related(path: Keys, other: Keys) -> bool:
     return path[:shorter] == other[:shorter]
 
 
-def _without(data: Any, path: Keys) -> Any:
-    if isinstance(data, dict) and path:
-        return {
-            key: _without(value, path[1:]) if str(key) == path[0] else value
-            for key, value in data.items()
-            if (str(key),) != path
-        }
-    return data
+def _without(data: Any, paths: frozenset[Keys], here: Keys = ()) -> Any:
+    """Return the data less what stands at these paths."""
+    if not isinstance(data, dict):
+        return data
+    return {
+        key: _without(value, paths, (*here, str(key)))
+        for key, value in data.items()
+        if (*here, str(key)) not in paths
+    }
 
 
 def _faults(error: ValidationError) -> Iterator[tuple[Keys, str]]:

@@ -14,12 +14,14 @@ from meta_capi import spec
 from meta_capi.feed.words import (
     ColumnName,
     CountryCode,
+    DayPattern,
     Duration,
     EventName,
     PropertyName,
     Scalar,
     TableName,
     Zone,
+    readable_pattern,
 )
 from meta_capi.spec import ActionSource
 
@@ -108,6 +110,8 @@ class Moment(Part):
                 f"format is neither one of {', '.join(words)} nor a pattern with %Y, "
                 "%m and %d"
             )
+        if self.format not in words:
+            readable_pattern(self.format)
         return self
 
 
@@ -178,7 +182,7 @@ class MatchKeyPart(Part):
     default_country: CountryCode | None = None
     """`ph` only: the country of numbers written without a country code, where the row
     has no country."""
-    format: str | None = Field(default=None, pattern="%")
+    format: DayPattern | None = None
     """`db` only: how the date is written, as `%d.%m.%Y`. Date columns need none."""
     mode: Literal["normalised", "trimmed", "raw"] | None = None
     """`external_id` only: how the Pixel treats the same id."""
@@ -290,11 +294,20 @@ class CustomData(Part):
             raise ValueError(
                 "an amount needs a currency; add currency: {default: EUR} or a column"
             )
-        ours = {*CustomData.model_fields, "event_source", "lead_event_source"}
+        ours = {*CustomData.model_fields, *spec.OTHER_CUSTOM_DATA_KEYS}
         if taken := sorted(ours & set(self.properties)):
             raise ValueError(
                 f"{', '.join(taken)} is Meta's own name; use the feed's word for it"
             )
+        if personal := sorted(spec.REFUSED_CUSTOM_DATA_KEYS & set(self.properties)):
+            raise ValueError(
+                f"{', '.join(personal)} is personal, and would leave in clear; it belongs "
+                "in user_data"
+            )
+        for name, words in spec.CUSTOM_DATA_WORDS.items():
+            text = getattr(self, name)
+            if text and text.constant is not None and text.constant not in words:
+                raise ValueError(f"{name} takes {' or '.join(words)} and nothing else")
         return self
 
 

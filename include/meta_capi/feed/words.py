@@ -6,20 +6,29 @@ Each refuses what it is not with a sentence that says what to write instead.
 from __future__ import annotations
 
 import re
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Final
 from zoneinfo import available_timezones
 
-from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+)
 
 __all__ = [
-    "ColumnName", "CountryCode", "Cron", "Day", "Duration", "EventName", "PropertyName",
-    "Scalar", "TableName", "Zone",
+    "ColumnName", "CountryCode", "Cron", "Day", "DayPattern", "Duration", "EventName",
+    "PropertyName", "Scalar", "TableName", "Zone", "readable_pattern",
 ]  # fmt: skip
 
 _DURATION: Final = re.compile(r"^(\d{1,6})\s*([smhd])$")
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _CRON: Final = re.compile(r"^[\d*/,A-Za-z#-]+( +[\d*/,A-Za-z#?-]+){4}$")
+
+
+_ANY_MOMENT: Final = datetime(2026, 1, 31, 13, 59, 58, 123456, tzinfo=UTC)
 
 
 def _duration(value: object) -> object:
@@ -63,6 +72,19 @@ def _scalar(value: object) -> object:
     raise ValueError("is neither a text nor a whole number nor true or false")
 
 
+def readable_pattern(value: str) -> str:
+    """Take a `strptime` pattern that reads again the day that it writes."""
+    try:
+        day = datetime.strptime(_ANY_MOMENT.strftime(value), value).date()  # noqa: DTZ007  # a day
+    except (ValueError, re.error):  # %d twice is a broken regular expression
+        day = None
+    if day != _ANY_MOMENT.date():
+        raise ValueError(
+            "is no pattern of a whole day; write day, month and year once, as %d.%m.%Y"
+        )
+    return value
+
+
 Duration = Annotated[
     timedelta,
     BeforeValidator(_duration),
@@ -71,6 +93,7 @@ Duration = Annotated[
         {"type": "string", "pattern": _DURATION.pattern, "examples": ["30m", "6h"]}
     ),
 ]
+DayPattern = Annotated[str, Field(pattern="%"), AfterValidator(readable_pattern)]
 Zone = Annotated[
     str,
     BeforeValidator(_zone),
@@ -90,5 +113,6 @@ _NAME: Final = r"[A-Za-z_][A-Za-z0-9_$]{0,62}"
 ColumnName = Annotated[str, Field(pattern=rf"^{_NAME}$")]
 TableName = Annotated[str, Field(pattern=rf"^(?:{_NAME}\.){{0,2}}{_NAME}$")]
 CountryCode = Annotated[str, Field(pattern=r"^[A-Z]{2}$")]
-EventName = Annotated[str, Field(min_length=1, max_length=50)]
+# Blank names are refused by Meta.
+EventName = Annotated[str, Field(pattern=r"\S", max_length=50)]
 PropertyName = Annotated[str, Field(pattern=r"^[A-Za-z]\w{0,49}$")]
