@@ -12,7 +12,7 @@ import json
 import uuid
 from collections import Counter
 from dataclasses import dataclass, field
-from datetime import date, datetime, time
+from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -127,6 +127,10 @@ class Oracle:
             name = f"long:{self.fingerprint(key.encode()).hex()}"
             fate.source_key = nth(name, seen)
             raise Held("quarantined", "key.too_long")
+        if is_personal(key):
+            name = f"personal:{self.fingerprint(key.encode()).hex()}"
+            fate.source_key = nth(name, seen)
+            raise Held("quarantined", "key.personal")
         fate.source_key = nth(key, seen)
         if times > 1:
             raise Held("quarantined", "key.duplicate")
@@ -212,6 +216,8 @@ class Oracle:
         given = given.strip()
         if len(given) > LONGEST_ID:
             raise Held("quarantined", "event_id.too_long")
+        if is_personal(given):
+            raise Held("quarantined", "event_id.personal")
         if (fate.event_name, given) in taken:
             raise Held("quarantined", "event_id.taken")
         taken.add((fate.event_name, given))
@@ -234,6 +240,10 @@ class Oracle:
                 raise Held("quarantined", "text.unreadable")
             if text is not None:
                 data[name] = text.strip()
+            words = spec.CUSTOM_DATA_WORDS.get(name)
+            if words and data.get(name, words[0]) not in words:
+                del data[name]
+                self.flaws[f"{name}.unknown"] += 1
         if custom.contents and (items := contents(row[custom.contents.column])):
             data["contents"] = items
         if self.feed.event.stages:
@@ -347,10 +357,15 @@ def nth(key: str, number: int) -> str:
     return key if number == 1 else f"{key}#dup{number}"
 
 
+def is_personal(key: str) -> bool:
+    return any(isinstance(normalise.email(part), str) for part in key.split("|"))
+
+
 def in_zone(value: object, zone: ZoneInfo) -> datetime:
     if isinstance(value, date) and not isinstance(value, datetime):
         value = datetime.combine(value, time.min)
-    assert isinstance(value, datetime)
+    if not isinstance(value, datetime):
+        return datetime.min.replace(tzinfo=UTC)
     return value if value.tzinfo else value.replace(tzinfo=zone)
 
 
@@ -392,11 +407,13 @@ def contents(value: object) -> list[dict[str, object]]:
         return []
     if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
         raise Held("quarantined", "contents.unreadable")
+    if not all(sound(each) for each in value):
+        raise Held("quarantined", "contents.incomplete")
     items = []
     for each in value:
-        if not sound(each):
-            raise Held("quarantined", "contents.incomplete")
         item = {key: each[key] for key in ITEM_KEYS if each.get(key) is not None}
+        for key in set(item) - {"id", "quantity"}:
+            item[key] = member(key, item[key])
         items.append(item | {"id": str(item["id"])})
     try:
         written({"contents": items})
@@ -411,9 +428,33 @@ def sound(item: dict[str, Any]) -> bool:
         return False
     if type(identity) is int and abs(identity) >= 10**LONGEST_ID:
         return False
-    if type(quantity) not in (int, float, Decimal) or quantity != quantity:
+    return is_number(quantity) and 0 < quantity < 10**15
+
+
+def member(key: str, value: Any) -> Any:
+    """A price is an amount, the rest are texts or numbers."""
+    if key == "item_price":
+        if isinstance(value, str):
+            amount = money.amount(value)
+            value = float(amount) if isinstance(amount, Decimal) else None
+        if is_number(value) and 0 <= value < 10**15:
+            return value
+    elif key == "delivery_category":
+        if isinstance(value, str) and value in (
+            "in_store",
+            "curbside",
+            "home_delivery",
+        ):
+            return value
+    elif (isinstance(value, str) and "\0" not in value) or is_number(value):
+        return value
+    raise Held("quarantined", "contents.unreadable")
+
+
+def is_number(value: object) -> bool:
+    if isinstance(value, Decimal) and value.is_nan():
         return False
-    return quantity > 0
+    return isinstance(value, int | float | Decimal) and not isinstance(value, bool)
 
 
 def written(event: dict[str, object]) -> bytes:

@@ -65,6 +65,8 @@ _TEXTS: Final[dict[Effect, dict[str, tuple[str, str]]]] = {
     Effect.QUARANTINED: {
         "key.missing": ("A key column is empty, so the row has no name.", "Fill the key; a row without one can never be sent safely."),
         "key.duplicate": ("Several rows of the interval have the same key; nobody can say which is true.", "Make the key unique in the source, then run replay_deliveries for it."),
+        "key.personal": ("The key holds an e-mail address, and keys stand in the ledger; the row is there under a name made from it.", "Name rows by an order number or another surrogate."),
+        "event_id.personal": ("The event id is an e-mail address, which would leave in clear.", "Send the id that the Pixel sends; it is no customer's address."),
         "key.too_long": ("The key is longer than 128 characters.", "Use a shorter surrogate key."),
         "event_id.taken": ("Another conversion of this dataset already has this event id; Meta would drop the later one.", "Make the event id column unique, then run again."),
         "event_id.too_long": ("The event id is longer than 128 characters.", "Send the id that the Pixel sends."),
@@ -80,8 +82,8 @@ _TEXTS: Final[dict[Effect, dict[str, tuple[str, str]]]] = {
         "value.too_large": ("The value has more than 15 digits before the decimal mark.", _FIX_AND_REPLAY),
         "currency.missing": ("The event needs a currency and has none.", "Fill the column, or set custom_data.currency.default."),
         "currency.unknown": ("The currency is not an ISO 4217 code in use.", _FIX_AND_REPLAY),
-        "contents.unreadable": ("The contents are not a JSON list of objects.", _FIX_AND_REPLAY),
-        "contents.incomplete": ("An item of the contents has no id or no quantity (Meta refuses it, 2804008).", _FIX_AND_REPLAY),
+        "contents.unreadable": ("The contents are not a JSON list of objects, or an item's price is no amount, its delivery category no word of Meta's, or a text no text.", _FIX_AND_REPLAY),
+        "contents.incomplete": ("An item of the contents has no id or no quantity above zero (Meta refuses it, 2804008).", _FIX_AND_REPLAY),
         "stage.missing": ("The lead stage is empty.", _FIX_AND_REPLAY),
         "stage.unknown": ("The lead stage is neither in the feed's `map` nor in `ignore`.", "Add the stage to the feed, or correct the row."),
         "stage.before_lead": ("The stage was reached before the lead was made; Meta drops such events.", _FIX_AND_REPLAY),
@@ -139,6 +141,8 @@ _TEXTS: Final[dict[Effect, dict[str, tuple[str, str]]]] = {
         "ip.not_public": ("Not an address of the public internet.", _FIX_FOR_MATCH),
         "user_agent.unreadable": ("Empty, or with control characters.", _FIX_FOR_MATCH),
         "madid.not_a_uuid": ("Not a UUID, or all zeros.", _FIX_FOR_MATCH),
+        "content_type.unknown": ("Neither product nor product_group; Meta refuses any other word.", "Map a column with these words, or leave content_type out of the feed."),
+        "delivery_category.unknown": ("None of in_store, curbside and home_delivery; Meta refuses any other word.", "Map a column with these words, or a constant."),
         "value.several": ("Several values stand in a field that takes one.", _FIX_FOR_MATCH),
         "value.damaged": ("A number that lost digits on its way (floating point, or 1e+15).", "Load the column as text or as an integer."),
         "value.text_unreadable": ("A character that cannot be sent (NUL or half a surrogate pair), or more than 2,000 characters.", _FIX_FOR_MATCH),
@@ -193,7 +197,7 @@ def reason(code: str) -> Reason:
     if known := REASONS.get(code):
         return known
     subcode = code.rpartition(".")[2]
-    number = int(subcode) if subcode.isdigit() else 0
+    number = int(subcode) if subcode.isdecimal() else 0
     return Reason(
         code=code,
         effect=Effect.REFUSED,

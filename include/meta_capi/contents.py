@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Final
+from typing import Final, TypeGuard
 
 from meta_capi import spec
+from meta_capi.money import amount
 
 __all__ = ["read_contents"]
 
@@ -20,6 +21,8 @@ _ITEM_KEYS: Final = (
     "delivery_category",
 )  # fmt: skip
 _LARGEST_ID: Final[int] = 10**spec.MAX_EVENT_ID_CHARACTERS
+# [choice] As of amounts: nobody bought a quadrillion of anything.
+_TOO_LARGE: Final = 10**15
 
 
 def read_contents(value: object) -> tuple[str, str | None]:
@@ -65,18 +68,46 @@ def _has_id(item: Mapping[str, object]) -> bool:
 
 
 def _clean_item(item: Mapping[str, object]) -> dict[str, object]:
+    """Return what goes out of an item; ValueError where a member has another form."""
     clean = {key: item[key] for key in _ITEM_KEYS if item.get(key) is not None}
+    for key, member in clean.items():
+        if key == "item_price":
+            clean[key] = _price(member)
+        elif key == "delivery_category":
+            if not isinstance(member, str) or member not in spec.DELIVERY_CATEGORIES:
+                raise ValueError
+        elif isinstance(member, str):
+            if "\0" in member:
+                raise ValueError
+        elif not _is_number(member):
+            raise ValueError  # a list or an object could hold anything, unread
     return clean | {"id": str(item["id"])}
 
 
+def _price(value: object) -> object:
+    """Return a price as it came, or the number that a text means."""
+    if isinstance(value, str):
+        value = amount(value)
+        if isinstance(value, Decimal):
+            return float(value)
+    if not _is_number(value) or not 0 <= value < _TOO_LARGE:
+        raise ValueError
+    return value
+
+
 def _positive(value: object) -> bool:
+    return _is_number(value) and 0 < value < _TOO_LARGE
+
+
+def _is_number(value: object) -> TypeGuard[int | float | Decimal]:
+    """Tell whether it is a number that can be compared: neither a NaN nor a bool."""
     match value:
         case bool():
             return False
         case Decimal():
-            return not value.is_nan() and value > 0  # a NaN cannot be compared
+            return not value.is_nan()
         case int() | float():
-            return value > 0
+            return True
     return False
 
 

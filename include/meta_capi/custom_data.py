@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from decimal import Decimal
 from json.encoder import encode_basestring
+from typing import Final
 
 from meta_capi import money, spec
 from meta_capi.built import Built, Columns
@@ -14,6 +15,11 @@ from meta_capi.lifecycle import State
 from meta_capi.normalise import Flaw, text_of
 
 __all__ = ["custom_data"]
+
+_UNKNOWN_WORDS: Final = {
+    "content_type": Flaw.CONTENT_TYPE_UNKNOWN,
+    "delivery_category": Flaw.DELIVERY_CATEGORY_UNKNOWN,
+}
 
 
 def custom_data(
@@ -114,13 +120,16 @@ def _texts(
             for members in parts.values():
                 members.append(member)
         elif part.column is not None:
-            column = columns[part.column]
+            column, words = columns[part.column], spec.CUSTOM_DATA_WORDS.get(name)
             for row, members in parts.items():
                 text = text_of(column[row])
                 if isinstance(text, Flaw):
                     built.hold(row, State.QUARANTINED, "text.unreadable")
                 elif text and (text := text.strip()):
-                    members.append(label + encode_basestring(text))
+                    if words is None or text in words:
+                        members.append(label + encode_basestring(text))
+                    elif built.reasons[row] is None:
+                        built.flaws[_UNKNOWN_WORDS[name].value] += 1
 
 
 def _contents(

@@ -24,6 +24,7 @@ from meta_capi.lifecycle import State
 from meta_capi.names import (
     clean_text,
     event_id,
+    holds_address,
     key_of,
     occurrence_key,
 )
@@ -116,6 +117,7 @@ class Builder:
             "" not in keys
             and len(set(keys)) == len(keys)
             and max(map(len, keys), default=0) <= spec.MAX_EVENT_ID_CHARACTERS
+            and not any("@" in key for key in keys)
         ):
             return alive
         times = Counter(keys)
@@ -131,6 +133,10 @@ class Builder:
                 name = f"long:{self._fingerprint(key.encode()).hex()}"
                 keys[row] = occurrence_key(name, seen[key])
                 built.hold(row, State.QUARANTINED, "key.too_long")
+            elif holds_address(key):
+                name = f"personal:{self._fingerprint(key.encode()).hex()}"
+                keys[row] = occurrence_key(name, seen[key])
+                built.hold(row, State.QUARANTINED, "key.personal")
             elif times[key] > 1:
                 keys[row] = occurrence_key(key, seen[key])
                 built.hold(row, State.QUARANTINED, "key.duplicate")
@@ -254,6 +260,8 @@ class Builder:
             identity = own.strip() if own else self._made_id(built, row)
             if len(identity) > spec.MAX_EVENT_ID_CHARACTERS:
                 built.hold(row, State.QUARANTINED, "event_id.too_long")
+            elif holds_address(identity):
+                built.hold(row, State.QUARANTINED, "event_id.personal")
             elif (name, identity) in taken:
                 built.hold(row, State.QUARANTINED, "event_id.taken")
             else:

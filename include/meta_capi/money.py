@@ -60,7 +60,11 @@ def amount(value: object, decimal_mark: DecimalMark = ".") -> Decimal | Flaw | N
         case float():
             # The shortest text that means this float: 0.1 is a tenth.
             finite = math.isfinite(value)
-            return _judged(Decimal(repr(value))) if finite else Flaw.VALUE_NOT_FINITE
+            return (
+                _judged(Decimal(float.__repr__(value)))
+                if finite
+                else Flaw.VALUE_NOT_FINITE
+            )
         case Decimal():
             return _judged(value) if value.is_finite() else Flaw.VALUE_NOT_FINITE
         case str() | bytes():

@@ -10,10 +10,11 @@ import hashlib
 from collections.abc import Iterable
 from typing import Final
 
-from meta_capi.normalise import text_of
+from meta_capi.normalise import email, text_of
 
 __all__ = [
-    "clean_text", "event_id", "joined_key", "key_of", "occurrence_key", "split_key",
+    "clean_text", "event_id", "holds_address", "joined_key", "key_of", "occurrence_key",
+    "split_key",
 ]  # fmt: skip
 
 # Our own namespace for UUIDv5 event ids. Another would make every event new to Meta.
@@ -56,6 +57,17 @@ def key_of(values: Iterable[object]) -> str:
     """
     parts = [clean_text(value) or "" for value in values]
     return joined_key(parts) if all(parts) else ""
+
+
+def holds_address(key: str) -> bool:
+    """Tell whether a part of a key is an e-mail address: such a key names a person.
+
+    >>> holds_address("jane@shop.example|mql"), holds_address("ord-1@2")
+    (True, False)
+    """
+    if "@" not in key:
+        return False
+    return any(isinstance(email(part), str) for part in split_key(key))
 
 
 def split_key(text: str) -> list[str]:

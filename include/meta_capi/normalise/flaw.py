@@ -35,6 +35,8 @@ class Flaw(Enum):
     MADID_NOT_A_UUID = "madid.not_a_uuid"
     HASH_MD5 = "hash.md5"
     HASH_OF_NOTHING = "hash.of_nothing"
+    CONTENT_TYPE_UNKNOWN = "content_type.unknown"
+    DELIVERY_CATEGORY_UNKNOWN = "delivery_category.unknown"
     VALUE_SEVERAL = "value.several"
     VALUE_DAMAGED = "value.damaged"
     VALUE_TEXT_UNREADABLE = "value.text_unreadable"

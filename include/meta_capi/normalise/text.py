@@ -47,14 +47,15 @@ def text_of(value: object) -> str | Flaw | None:
         case None:
             return None
         case str():
-            return _readable(value)
+            # Of a text of a driver's own kind, the text; its str() may say otherwise.
+            return _readable(value if type(value) is str else str.__str__(value))
         case bool():
             return "true" if value else "false"
         case int():
             # A number of more than 2,000 digits; str() itself refuses 4,300.
             if value.bit_length() > 3 * _LONGEST_TEXT:
                 return Flaw.VALUE_TEXT_UNREADABLE
-            return str(value)
+            return int.__repr__(value)
         case float():
             return _whole_or_exact(value)
         case Decimal():
@@ -97,7 +98,8 @@ def _whole_or_exact(value: float) -> str | Flaw | None:
         return None
     if abs(value) >= _EXACT_FLOAT:  # infinity, too
         return Flaw.VALUE_DAMAGED
-    text = str(int(value)) if value.is_integer() else repr(value)
+    # NumPy's floats are floats, and write themselves np.float64(0.5).
+    text = str(int(value)) if value.is_integer() else float.__repr__(value)
     return Flaw.VALUE_DAMAGED if "e" in text else text
 
 
