@@ -791,8 +791,7 @@ group by d.state, d.reason
 order by count(*) desc;
 
 -- name: at_their_desks
--- Workers whose lease runs. None can sit down before this step ends.
-lock table capi.workers in share row exclusive mode;
+-- Workers whose lease runs.
 select count(*) as workers, max(lease_until) as until
 from capi.workers
 where ended_at is null and lease_until > capi.clock();
