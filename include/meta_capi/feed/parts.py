@@ -26,27 +26,9 @@ from meta_capi.feed.words import (
 from meta_capi.spec import ActionSource
 
 __all__ = [
-    "Amount",
-    "ColumnRef",
-    "Connections",
-    "Consent",
-    "Currency",
-    "Cursor",
-    "CustomData",
-    "EventPart",
-    "Flag",
-    "LimitedDataUse",
-    "Limits",
-    "MatchKeyField",
-    "MatchKeyName",
-    "MatchKeyPart",
-    "Moment",
-    "Part",
-    "Quality",
-    "Source",
-    "Stages",
-    "Text",
-    "Window",
+    "Amount", "ColumnRef", "Connections", "Consent", "Currency", "Cursor", "CustomData",
+    "EventPart", "Flag", "LimitedDataUse", "Limits", "MatchKeyField", "MatchKeyName",
+    "MatchKeyPart", "Moment", "Part", "Quality", "Source", "Stages", "Text", "Window",
 ]  # fmt: skip
 
 
