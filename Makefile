@@ -19,7 +19,7 @@ PROGRAM := $(VENV)/python -m demo
 unexport PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE VIRTUAL_ENV
 unexport $(filter AIRFLOW_% _AIRFLOW_%,$(.VARIABLES))
 
-.PHONY: help setup demo down test test-fast machine check docs lock clean
+.PHONY: help setup demo down test test-fast machine fuzz check docs lock clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ test-fast: setup  ## Test without the tests that drive real processes
 
 machine: setup  ## Walk a million steps of the protocol's state machine (MACHINE="--seed 7" for one)
 	$(VENV)/python -m tests.ledger.machine_run --steps 1000000 --seeds 64 --shards 2 --folder .test/machine $(MACHINE)
+
+fuzz: setup  ## Build a million hostile rows, and read hostile feeds (FUZZ="--seed 7" repeats)
+	$(VENV)/python -m tests.fuzz --rows 1000000 --shards 2 --folder .test/fuzz $(FUZZ)
 
 check: setup  ## Lint, formatting, types, and the rules of the house
 	$(VENV)/ruff check .
