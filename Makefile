@@ -19,7 +19,7 @@ PROGRAM := $(VENV)/python -m demo
 unexport PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE VIRTUAL_ENV
 unexport $(filter AIRFLOW_% _AIRFLOW_%,$(.VARIABLES))
 
-.PHONY: help setup demo down test test-fast machine fuzz check docs lock clean
+.PHONY: help setup demo down test test-fast machine fuzz faults check docs lock clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,10 @@ machine: setup  ## Walk a million steps of the protocol's state machine (MACHINE
 
 fuzz: setup  ## Build a million hostile rows, and read hostile feeds (FUZZ="--seed 7" repeats)
 	$(VENV)/python -m tests.fuzz --rows 1000000 --shards 2 --folder .test/fuzz $(FUZZ)
+
+faults: setup  ## Kill ten thousand workers, and close the books (FAULTS="--seed 7" repeats)
+	$(VENV)/python -m tests.faults --kills 10000 --failpoints 100 --restarts 200 \
+	  --sleeps 200 --naive 100 --others 50 --shards 2 --folder .test/faults $(FAULTS)
 
 check: setup  ## Lint, formatting, types, and the rules of the house
 	$(VENV)/ruff check .
