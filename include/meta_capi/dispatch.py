@@ -161,8 +161,18 @@ class _Flight:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None:
+        try:
+            if kind is not None:
+                self._sender.halt("worker.released")
+            self._land()
+        except BaseException:
+            # A signal found this thread waiting, where it nearly always is. The answers
+            # are still waited for, unless there comes a second one.
             self._sender.halt("worker.released")
+            self._land()
+            raise
+
+    def _land(self) -> None:
         while self._flying:
             self._flying = wait_for(self._flying, _REPORT_SECONDS).not_done
             self._report(self._tally)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from textwrap import wrap
 from typing import Any, Final
 
@@ -80,12 +81,16 @@ def progress(
         rate = tally.settled / max(now - started, 0.001)
         left = max((total or tally.rows) - tally.settled, 0)
         eta = f", about {left / rate:,.0f} s left" if rate and total else ""
-        log.info(
-            "%s of %s rows, %s rows/s: %s accepted, %s refused, %s held, %s in flight%s.",
-            f"{tally.settled:,}", f"{total:,}" if total else "?", f"{rate:,.0f}",
-            f"{tally.outcomes[State.ACCEPTED]:,}", f"{tally.outcomes[State.REFUSED]:,}",
-            f"{_held(tally):,}", f"{tally.rows - tally.settled:,}", eta,
-        )  # fmt: skip
+        # A task's log is a line to its supervisor. Where that is dead the line is broken,
+        # and what is in flight has to land all the same.
+        with suppress(OSError):
+            log.info(
+                "%s of %s rows, %s rows/s: %s accepted, %s refused, %s held, %s in flight%s.",
+                f"{tally.settled:,}", f"{total:,}" if total else "?", f"{rate:,.0f}",
+                f"{tally.outcomes[State.ACCEPTED]:,}",
+                f"{tally.outcomes[State.REFUSED]:,}", f"{_held(tally):,}",
+                f"{tally.rows - tally.settled:,}", eta,
+            )  # fmt: skip
 
     return report
 
