@@ -185,7 +185,7 @@ def embassy_imports(module: Module) -> Iterator[str]:
         "starlette": console,
         "jinja2": console,
         "requests": module.room in LINE,
-        "http.client": False,
+        "http.client": module.room in LINE,
         "urllib.request": False,
         "httpx": False,
         "graph_simulator": False,

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 from meta_capi import spec
@@ -30,6 +31,8 @@ _USAGE_HEADERS: Final = (
 )
 _LONGEST_WAIT: Final = 24 * 3_600
 _HUGE: Final = 2**31 - 1
+# HTTP's "content too large", which no Graph code is: it stands in for one.
+_TOO_LARGE: Final = 413
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,8 @@ class Answer:
     status: int
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
+    body_left: bool = True
+    """False: it came before the request's last byte had left."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +78,11 @@ class Refused:
     def reason(self) -> str:
         """The catalogue's code."""
         return meta_code(self.receipt.code, self.receipt.subcode)
+
+    @property
+    def too_large(self) -> bool:
+        """Whether it is the size that is refused, and no event."""
+        return self.receipt.code == _TOO_LARGE
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +131,14 @@ def read(given: Answer, *, events: int) -> Verdict:
     >>> read(Answer(200, {}, b"<html>sign in</html>"), events=2).reason
     'answer.unclear'
     """
+    verdict = _judge(given, events)
+    if not given.body_left and isinstance(verdict, Accepted | Unknown):
+        # An answer to half a request. What Meta did not get it did not process.
+        return NotSent(verdict.receipt)
+    return verdict
+
+
+def _judge(given: Answer, events: int) -> Verdict:
     status = given.status
     lower = {name.lower(): value for name, value in given.headers.items()}
     usage, regain = _usage(lower)
@@ -141,8 +159,9 @@ def read(given: Answer, *, events: int) -> Verdict:
         # No Graph error in it, so no Graph API behind it: a proxy or a wrong address.
         receipt = Receipt(http_status=status, usage_percent=usage)
         return Stopped(receipt, "the address does not answer as the Graph API does")
-    if status == 413:
-        return Refused(Receipt(http_status=status, code=413, usage_percent=usage))
+    if status == _TOO_LARGE:
+        receipt = Receipt(http_status=status, code=status, usage_percent=usage)
+        return Refused(receipt)
     return _success(status, answer, usage, events)
 
 
@@ -251,7 +270,19 @@ def _wait(headers: Mapping[str, str], regain: float | None) -> float | None:
     waits = [regain] if regain else []
     if re.fullmatch(r"\d{1,9}", after):
         waits.append(float(after))
+    elif seconds := _seconds_until(after, headers.get("date", "")):
+        waits.append(seconds)
     return min(max(waits), _LONGEST_WAIT) if waits else None
+
+
+def _seconds_until(moment: str, sent: str) -> float | None:
+    """Return how far a header's date lies ahead, by the clock that sent the answer."""
+    try:
+        ahead = parsedate_to_datetime(moment) - parsedate_to_datetime(sent)
+    except (ValueError, TypeError, OverflowError):
+        return None
+    seconds = ahead.total_seconds()
+    return seconds if seconds > 0 else None
 
 
 def _usage(headers: Mapping[str, str]) -> tuple[int | None, float | None]:

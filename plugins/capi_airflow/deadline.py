@@ -2,6 +2,9 @@
 
 A socket's time-out begins anew with every byte: a server that drips its answer, or sips
 the body, could hold a worker for hours. Here the connection is broken off instead.
+
+The connections are also those on which least is unknown: hardly a byte of the body waits
+in the kernel, and no forerunner of an answer is taken for the answer.
 """
 
 from __future__ import annotations
@@ -9,8 +12,9 @@ from __future__ import annotations
 import socket
 import threading
 from contextlib import suppress
+from http.client import HTTPResponse
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -77,7 +81,36 @@ def _watch(connection: HTTPConnection) -> None:
         deadline.watch(connection.sock)
 
 
+# The most bytes of a body that wait in the kernel before they are on their way. Linux else
+# swallows 2.5 MB: a batch that is reset after its first byte would be in doubt, although
+# hardly any of it had left.
+_UNSENT_BYTES: Final = 16_384
+_SOCKET_OPTIONS: Final = [
+    *HTTPConnection.default_socket_options,
+    (socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES),
+]
+
+
+class _Answer(HTTPResponse):
+    """An answer without its forerunners: 103 and the like, not 100 alone.
+
+    http.client takes a 103 for the answer. What comes after it would then be read as the
+    answer to the connection's next request, and accept another batch.
+    """
+
+    def begin(self) -> None:
+        super().begin()
+        while 100 <= self.status < 200:
+            self.headers = None  # type: ignore[assignment]  # begin anew
+            super().begin()
+        # urllib3 would log what it cannot read of the head: a piece of the answer.
+        self.headers.defects.clear()
+        self.headers.set_payload("")
+
+
 class _Http(HTTPConnection):
+    response_class = _Answer
+
     def connect(self) -> None:
         super().connect()
         _watch(self)
@@ -87,14 +120,8 @@ class _Http(HTTPConnection):
         super().request(*args, **kwargs)
 
 
-class _Https(HTTPSConnection):
-    def connect(self) -> None:
-        super().connect()
-        _watch(self)
-
-    def request(self, *args: Any, **kwargs: Any) -> None:
-        _watch(self)
-        super().request(*args, **kwargs)
+class _Https(_Http, HTTPSConnection):
+    pass
 
 
 class _HttpPool(HTTPConnectionPool):
@@ -110,7 +137,7 @@ class DeadlineAdapter(HTTPAdapter):
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         """Make the pools."""
-        super().init_poolmanager(*args, **kwargs)
+        super().init_poolmanager(*args, **kwargs, socket_options=_SOCKET_OPTIONS)
         self.poolmanager.pool_classes_by_scheme = {
             "http": _HttpPool,
             "https": _HttpsPool,

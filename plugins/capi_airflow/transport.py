@@ -156,6 +156,10 @@ class Line:
     ) -> None:
         self.destination = destination
         self._deadline_seconds = deadline_seconds
+        self._timeouts = (
+            min(spec.CONNECT_TIMEOUT_SECONDS, deadline_seconds),
+            deadline_seconds,
+        )
         # Keep-alive, no redirects, no retries. The environment could name a proxy or a
         # .netrc, which would replace the Authorization header.
         self.session = requests.Session()
@@ -243,7 +247,7 @@ class Line:
                     data=tracked,
                     allow_redirects=False,
                     stream=True,
-                    timeout=(spec.CONNECT_TIMEOUT_SECONDS, self._deadline_seconds),
+                    timeout=self._timeouts,
                     headers={"Content-Type": "application/json"} if tracked else None,
                 ) as response,
             ):
