@@ -28,7 +28,10 @@ _PROBES: Final = 4
 
 @dataclass(slots=True)
 class _Siblings:
-    """The parts of one split batch: if all but one were accepted, that one is guilty."""
+    """The parts of one split batch: if all but one were accepted, that one is guilty.
+
+    A batch that was too large has none: there need not be anyone guilty.
+    """
 
     parts: int
     accepted: int = 0
@@ -73,6 +76,7 @@ class Splitter:
                 return
             if siblings and siblings.leave_one_guilty and len(batch) > 1:
                 parts, reason = _halves(batch.events), "split.inferred"
+                by_size = False
             else:
                 used += 1
                 verdict = self._sender.send(batch)
@@ -89,13 +93,15 @@ class Splitter:
                     and self._nothing_but(verdict, refusals)
                 ):
                     suspected = True
-                    queue.appendleft((batch, None))
+                    alone = None if verdict.too_large else _Siblings(1)
+                    queue.appendleft((batch, alone))
                     queue = self._without_a_no_to_everything(queue, verdict)
                     used += _PROBES
                     continue
                 parts, reason = _parts(batch, verdict.blamed), verdict.reason
+                by_size = verdict.too_large
             children = self._split(batch, parts, reason)
-            family = _Siblings(len(children))
+            family = None if by_size else _Siblings(len(children))
             queue.extend((child, family) for child in children)
 
     def _split(
@@ -136,8 +142,11 @@ class Splitter:
             one = batch.events[middle : middle + 1]
             others = batch.events[:middle] + batch.events[middle + 1 :]
             probe, remainder = self._split(batch, [one, others], no.reason)
-            left.append((remainder, None))
+            left.append((remainder, siblings))
             verdicts.append(self._sender.send(probe, blame=False))
+            if siblings:
+                siblings.parts += 1
+                siblings.accepted += isinstance(verdicts[-1], Accepted)
             if isinstance(verdicts[-1], Refused):
                 refused.append(probe)
         left.extend((probe, None) for probe in refused)
