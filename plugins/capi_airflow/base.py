@@ -17,6 +17,7 @@ from typing import Any, Final
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
+from capi_airflow.forms import refuse_strangers
 from capi_airflow.stage import Stage
 from capi_airflow.story import outcome_table
 from meta_capi.dispatch import Tally
@@ -59,6 +60,7 @@ class FeedOperator(BaseOperator):
         """Run the task's one step; expected faults end in a sentence, not in a traceback."""
         end_with_supervisor()
         with told_plainly(self.log):
+            refuse_strangers(context["params"], context["dag"].params)
             return self.step(Stage(self.feed, context))
 
     def on_kill(self) -> None:

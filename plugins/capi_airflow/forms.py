@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from airflow.sdk import Param
 
-__all__ = ["replay_form", "send_form"]
+from meta_capi.errors import ConfigurationError
+
+__all__ = ["refuse_strangers", "replay_form", "send_form"]
 
 _INSTEAD = "Which rows (empty: the run's own data interval)"
 _ONLY = "Known when (empty: at any time)"
@@ -85,6 +88,22 @@ def replay_form(feeds: list[str]) -> dict[str, Param]:
         ),
         "end": _moment("Up to", "Up to, but without, this moment.", _ONLY),
     }
+
+
+def refuse_strangers(given: Collection[str], form: Collection[str]) -> None:
+    """Refuse a run that was given more than its form asks for.
+
+    Airflow takes any other name beside a form's own, and keeps what it is given.
+
+    Raises:
+        ConfigurationError: how many there are; a name may be as personal as its value.
+    """
+    if strangers := set(given) - set(form):
+        raise ConfigurationError(
+            f"The run was given {len(strangers)} value(s) that its form does not have; "
+            "nothing was done. Airflow has stored them with the run: delete the run, and "
+            "trigger another with the form's own fields."
+        )
 
 
 def _moment(title: str, description: str, section: str) -> Any:
