@@ -45,14 +45,14 @@ from tests.ledger.machine_world import (
 from meta_capi import names
 from meta_capi.desk import COVER_SECONDS
 from meta_capi.dispatch import Patience, Tally, deliver
-from meta_capi.errors import CapiError
+from meta_capi.errors import LeaseLostError
 from meta_capi.event import Builder
-from meta_capi.ledger import ResendPolicy, Run
+from meta_capi.ledger import ResendPolicy
 from meta_capi.payload import Envelope
 
 __all__ = ["Deliveries", "bound", "how_long"]
 
-ROWS = range(6)
+ROWS = range(6)  # an order's number is one of these, plus six for each one before it
 OLD = 3  # it expires within a day
 TWINS = (4, 5)  # two conversions whose rows claim one event id
 NOT_AT_META = frozenset({"pending", "quarantined", "withheld", "expired"})
@@ -62,6 +62,13 @@ FATE = st.sampled_from(FATES)
 WHICH = st.integers(0, 2)
 SECONDS = (
     20, 31, 61, 61, 100, 100, 181, 181, HOUR, 24 * HOUR, 48 * HOUR,
+)  # fmt: skip
+MISHAPS = (
+    *["a lost answer to a commit"] * 3, "death at once", "death before a commit",
+    "death after a commit",
+)  # fmt: skip
+CHANGES = (
+    *["new orders"] * 3, "consent", *["what Meta refuses"] * 2, "12.50", "13.00", "-1",
 )  # fmt: skip
 
 _START_AFRESH = """
@@ -90,6 +97,7 @@ with tried as (
 ), delivery as (
     select
         d.source_key, d.state, d.reason, d.event_id, d.doubt_since, d.resends, d.batch_id,
+        d.validation_id,
         b.state as batch_state, b.doubt_since as batch_doubt, w.ended_at
     from capi.deliveries as d
     left join capi.batches as b using (batch_id)
@@ -116,10 +124,6 @@ select
         where state = 'in_doubt'
     ) as doubt_since
 """
-_HELD_BY_GATE = """
-select source_key from capi.deliveries
-where state = 'quarantined' and validation_id = %(gate)s
-"""
 
 
 class Deliveries(RuleBasedStateMachine):
@@ -139,11 +143,12 @@ class Deliveries(RuleBasedStateMachine):
         self.meta = Meta(self.clock, self.happened)
         self.ledger = WatchedLedger(self.engine, self.happened)
         self.workers: list[Worker] = []
-        self.amounts = dict.fromkeys(ROWS, "12.50")
-        self.consents = dict.fromkeys(ROWS, True)
+        self.orders = list(ROWS)
+        self.amounts: dict[int, str] = {}
+        self.withheld: set[int] = set()
+        self.finished: set[int] = set()
         self.started = datetime.now(UTC)
         self.read: set[str] = set()
-        self.runs = 0
         self.gate: int | None = None
         self.held: dict[str, int] = {}  # by which gate
         self.over: set[int] = set()  # workers whose lease has ended
@@ -160,23 +165,22 @@ class Deliveries(RuleBasedStateMachine):
     @initialize(
         resend=st.sampled_from([True, True, True, False]),
         most_events=st.sampled_from([2, 2, 6]),
+        guilty=st.lists(st.sampled_from(ROWS), max_size=2, unique=True),
     )
-    def choose_policy(self, resend: bool, most_events: int) -> None:
+    def choose_policy(self, resend: bool, most_events: int, guilty: list[int]) -> None:
+        self.meta.guilty.update(map(_event_id_of, guilty))
         self.counts["examples"] += 1
         self.feed = feed_of(most_events)
         self.policy = ResendPolicy(
             resend=resend, window_seconds=WINDOW, most_resends=MOST_RESENDS
         )
         self.meta.policy = self.policy
-
-    # --- workers ----------------------------------------------------------------------
-
-    def run(self, mode: str = "send") -> Run:
-        self.runs += 1
-        return self.ledger.open_run(
-            f"machine/{self.runs}", feed=self.feed.feed, dataset_id=DATASET, mode=mode,
+        self.run = self.ledger.open_run(
+            "machine", feed=self.feed.feed, dataset_id=DATASET, mode="send",
             interval=None, plan={},
         )  # fmt: skip
+
+    # --- workers ----------------------------------------------------------------------
 
     def columns(self, numbers: list[int]) -> dict[str, list[Any]]:
         at = self.started - timedelta(hours=1)
@@ -184,28 +188,29 @@ class Deliveries(RuleBasedStateMachine):
         return {
             "order_id": [f"o-{n}" for n in numbers],
             "loaded_at": [at] * len(numbers),
-            "bought_at": [old if n == OLD else at for n in numbers],
-            "event_id": ["twin" if n in TWINS else None for n in numbers],
+            "bought_at": [old if n % 6 == OLD else at for n in numbers],
+            "event_id": [_twin_id_of(n) for n in numbers],
             "email": [f"buyer{n}@shop.example" for n in numbers],
-            "amount": [self.amounts[n] for n in numbers],
-            "consent": [self.consents[n] for n in numbers],
+            "amount": [self.amounts.get(n, "12.50") for n in numbers],
+            "consent": [n not in self.withheld for n in numbers],
         }
 
     def worker(
         self, numbers: list[int], *, gate: int | None, limit: int | None = None,
         line: Engine | None = None,
     ) -> Worker:  # fmt: skip
-        columns, run = self.columns(numbers), self.run()
-        withheld = {_event_id_of(n) for n in numbers if not self.consents[n]}
+        columns = self.columns(numbers)
+        withheld = self.withheld.intersection(numbers)
         worker = Worker(
             self.happened, self.clock, self.meta.answer,
-            withheld - {_event_id_of(n) for n in numbers if self.consents[n]},
+            frozenset(map(_event_id_of, withheld))
+            - frozenset(map(_event_id_of, set(numbers) - withheld)),
         )  # fmt: skip
         ledger = MortalLedger(line or self.engine, self.happened, wait=worker.stand)
 
         def begin() -> Tally:
             worker.desk = MachineDesk(
-                ledger, run, policy=self.policy, host="machine", pid=1,
+                ledger, self.run, policy=self.policy, host="machine", pid=1,
                 validation_id=gate,
             )  # fmt: skip
             return deliver(
@@ -229,6 +234,9 @@ class Deliveries(RuleBasedStateMachine):
         worker.start(ledger, begin)
         self.workers.append(worker)
         return worker
+
+    def orders_of(self, numbers: list[int]) -> list[int]:
+        return [self.orders[number] for number in numbers]
 
     def hire(
         self, numbers: list[int], *, gate: int | None, limit: int | None = None
@@ -264,12 +272,12 @@ class Deliveries(RuleBasedStateMachine):
     @precondition(lambda self: len(self.workers) < 3)
     @rule(numbers=SOME_ROWS, limit=st.sampled_from([None, None, None, 1, 3]))
     def a_run_starts(self, numbers: list[int], limit: int | None) -> None:
-        self.hire(numbers, gate=self.gate, limit=limit)
+        self.hire(self.orders_of(numbers), gate=self.gate, limit=limit)
 
     @precondition(lambda self: len(self.workers) < 3)
     @rule(numbers=SOME_ROWS, fate=FATE)
     def a_run_goes_from_start_to_end(self, numbers: list[int], fate: str) -> None:
-        worker = self.hire(numbers, gate=self.gate)
+        worker = self.hire(self.orders_of(numbers), gate=self.gate)
         while not worker.ended:
             self.step(worker, fate)
 
@@ -281,19 +289,20 @@ class Deliveries(RuleBasedStateMachine):
         """One has compared its rows with the ledger when another claims them."""
         with WatchedLedger(self.second_line, self.happened).transaction() as cursor:
             _set_clock(cursor, self.clock)
-        first = self.worker(numbers, gate=self.gate, line=self.second_line)
+        mine = self.orders_of(numbers)
+        first = self.worker(mine, gate=self.gate, line=self.second_line)
         first.ledger.pauses = first.stand
         self.step(first, "accept")
-        second = self.hire(others, gate=self.gate)
+        second = self.hire(self.orders_of(others), gate=self.gate)
         while to_its_end and not second.ended:
             self.step(second, fate)
         while first.step in ("inside the claim", "0.05"):
             self.step(first, "accept")
         first.ledger.moves_to(self.engine)
-        self.has_read(first, numbers, self.gate)
+        self.has_read(first, mine, self.gate)
 
     @precondition(lambda self: self.workers)
-    @rule(which=WHICH, fate=FATE, steps=st.sampled_from([1, 1, 2, 3, 99]))
+    @rule(which=WHICH, fate=FATE, steps=st.sampled_from([1, 1, 2, 3]))
     def a_worker_goes_on(self, which: int, fate: str, steps: int) -> None:
         worker = self.workers[which % len(self.workers)]
         for _ in range(steps):
@@ -302,43 +311,40 @@ class Deliveries(RuleBasedStateMachine):
 
     @precondition(lambda self: self.workers)
     @rule(which=WHICH, fate=FATE)
-    def a_commit_is_not_heard_of(self, which: int, fate: str) -> None:
+    def a_worker_goes_on_to_its_end(self, which: int, fate: str) -> None:
         worker = self.workers[which % len(self.workers)]
-        worker.ledger.forgets = True
-        self.step(worker, fate)
-        worker.ledger.forgets = False
+        while not worker.ended:
+            self.step(worker, fate)
 
     @precondition(lambda self: self.workers)
-    @rule(
-        which=WHICH, fate=FATE,
-        when=st.sampled_from(["now", "before a commit", "after a commit"]),
-    )  # fmt: skip
-    def a_worker_dies(self, which: int, fate: str, when: str) -> None:
+    @rule(which=WHICH, fate=FATE, mishap=st.sampled_from(MISHAPS))
+    def a_worker_meets_a_mishap(self, which: int, fate: str, mishap: str) -> None:
         worker = self.workers[which % len(self.workers)]
-        worker.ledger.dies = when
-        worker.ledger.dead = when == "now"
+        if mishap == "a lost answer to a commit":
+            worker.ledger.forgets = True
+            self.step(worker, fate)
+            worker.ledger.forgets = False
+            return
+        worker.ledger.dies = mishap
+        worker.ledger.dead = mishap == "death at once"
         while not worker.ended:
             worker.go(fate)
         self.happened.note("deaths")
         self.workers.remove(worker)
         self.broken += 1
 
-    @precondition(lambda self: self.workers)
-    @rule(which=WHICH)
-    def a_lease_is_renewed(self, which: int) -> None:
-        worker = self.workers[which % len(self.workers)]
-        try:
-            if worker.desk:
-                worker.desk.renew()
-        except CapiError:
-            pass  # it is over; the worker will hear of it at its next step
-
     # --- time, upkeep, people ----------------------------------------------------------
 
-    @rule(seconds=st.sampled_from(SECONDS))
-    def time_passes(self, seconds: int) -> None:
+    @rule(seconds=st.sampled_from(SECONDS), renewing=st.booleans())
+    def time_passes(self, seconds: int, renewing: bool) -> None:
         self.clock.ahead += seconds
         self.set_clock()
+        for worker in self.workers if renewing else ():
+            try:
+                if worker.desk:
+                    worker.desk.renew()
+            except LeaseLostError:
+                pass  # the worker will hear of it at its next step
 
     @precondition(lambda self: self.doubt_since)
     @rule(before=st.sampled_from([70, 25, 5, -1]))
@@ -348,14 +354,10 @@ class Deliveries(RuleBasedStateMachine):
             self.clock.ahead += closes - before - self.clock.now()
             self.set_clock()
 
-    @rule()
-    def a_rescue(self) -> None:
-        self.counts["rescued"] += self.ledger.rescue().workers
-
-    @precondition(lambda self: len(self.workers) < 3)
-    @rule()
-    def a_tending(self) -> None:
-        if keys := self.tend():
+    @rule(and_send=st.booleans())
+    def a_tending(self, and_send: bool) -> None:
+        keys = self.tend()
+        if keys and and_send and len(self.workers) < 3:
             self.hire(keys, gate=None)
 
     def tend(self) -> list[int]:
@@ -369,13 +371,10 @@ class Deliveries(RuleBasedStateMachine):
 
     @rule(numbers=st.lists(st.sampled_from(ROWS), max_size=3, unique=True))
     def a_gate(self, numbers: list[int]) -> None:
-        run = self.run()
-        self.gate = self.ledger.open_validation(run, "suite")
-        bad = [(f"o-{n}", "gate.failed") for n in numbers]
-        self.ledger.quarantine(run, self.gate, bad, self.started)
+        self.gate = self.ledger.open_validation(self.run, "suite")
+        bad = [(f"o-{n}", "gate.failed") for n in self.orders_of(numbers)]
+        self.ledger.quarantine(self.run, self.gate, bad, self.started)
         self.read |= {key for key, _ in bad}
-        found = self.watch.execute(_HELD_BY_GATE, {"gate": self.gate})
-        self.held |= {row["source_key"]: self.gate for row in found}
 
     @rule(
         state=st.sampled_from(
@@ -387,25 +386,27 @@ class Deliveries(RuleBasedStateMachine):
             "states": [state], "reason": None, "keys": None, "start": None, "end": None,
         }  # fmt: skip
         ids = {row["source_key"]: row["event_id"] for row in self.look()["deliveries"]}
-        for key in self.ledger.replay(self.run("replay"), choice):
+        for key in self.ledger.replay(self.run, choice):
             assert state not in ("accepted", "in_doubt"), f"{state} is replayed"
             self.held.pop(key, None)
             # A person's word: Meta has refused it alone, so what went before is void.
             self.meta.forget(ids[key])
 
-    @rule(
-        number=st.sampled_from(ROWS), amount=st.sampled_from(["12.50", "13.00", "-1"])
-    )
-    def a_row_changes(self, number: int, amount: str) -> None:
-        self.amounts[number] = amount
-
-    @rule(number=st.sampled_from(ROWS))
-    def a_customer_changes_mind(self, number: int) -> None:
-        self.consents[number] = not self.consents[number]
-
-    @rule(number=st.sampled_from(ROWS))
-    def meta_changes_its_mind(self, number: int) -> None:
-        self.meta.guilty ^= {_event_id_of(number)}
+    @rule(number=st.sampled_from(ROWS), change=st.sampled_from(CHANGES))
+    def the_world_changes(self, number: int, change: str) -> None:
+        number = self.orders[number]
+        match change:
+            case "new orders":
+                self.orders = [
+                    n + 6 * (not {n, _twin_of(n)}.isdisjoint(self.finished))
+                    for n in self.orders
+                ]
+            case "consent":
+                self.withheld ^= {number}
+            case "what Meta refuses":
+                self.meta.guilty ^= {_event_id_of(number)}
+            case amount:
+                self.amounts[number] = amount
 
     # --- what must be true after every step -----------------------------------------------
 
@@ -441,12 +442,17 @@ class Deliveries(RuleBasedStateMachine):
         for key in self.held:
             state = deliveries[key]["state"]
             assert state == "quarantined", f"{key} is {state}, and the gate held it"
+        self.held = {
+            key: row["validation_id"]
+            for key, row in deliveries.items()
+            if row["state"] == "quarantined" and row["validation_id"]
+        }
 
     def every_state_is_true(self, deliveries: dict[str, dict[str, Any]]) -> None:
         accepted = set()
         for key, row in deliveries.items():
             number = int(key.removeprefix("o-"))
-            event_id = row["event_id"] if number in TWINS else _event_id_of(number)
+            event_id = row["event_id"] if _twin_id_of(number) else _event_id_of(number)
             seen, state = self.meta.receipts.get(event_id or ""), row["state"]
             doubt = row["doubt_since"]
             assert row["resends"] <= MOST_RESENDS, f"{key} is sent again and again"
@@ -472,6 +478,11 @@ class Deliveries(RuleBasedStateMachine):
                 assert doubt or not sure or not seen, f"{key} is claimed, and at Meta"
         assert accepted >= self.meta.accepted, "an acceptance was taken back"
         self.meta.accepted |= accepted
+        self.finished = {
+            int(key.removeprefix("o-"))
+            for key, row in deliveries.items()
+            if row["state"] in ("accepted", "expired")
+        }
 
     def every_batch_adds_up(self, batches: list[dict[str, Any]]) -> None:
         for row in batches:
@@ -501,15 +512,15 @@ class Deliveries(RuleBasedStateMachine):
         self.clock.ahead += 181
         self.set_clock()
         self.ledger.rescue()
-        self.amounts = dict.fromkeys(ROWS, "12.50")
-        self.consents = dict.fromkeys(ROWS, True)
+        self.amounts.clear()
+        self.withheld.clear()
         self.meta.guilty.clear()
-        gate = self.ledger.open_validation(self.run(), "suite")
+        gate = self.ledger.open_validation(self.run, "suite")
         before = None
         while before != (before := self.states()):
             self.clock.ahead += HOUR + 1  # Meta asked to be left alone so long, at most
             self.set_clock()
-            for numbers in (list(ROWS), self.tend()):
+            for numbers in (self.orders, self.tend()):
                 worker = self.hire(numbers, gate=gate) if numbers else None
                 while worker and not worker.ended:
                     self.step(worker, "accept")
@@ -522,10 +533,17 @@ class Deliveries(RuleBasedStateMachine):
         return {row["source_key"]: row["state"] for row in self.look()["deliveries"]}
 
 
+def _twin_of(number: int) -> int:
+    return number + {TWINS[0]: 1, TWINS[1]: -1}.get(number % 6, 0)
+
+
+def _twin_id_of(number: int) -> str | None:
+    return f"twins {number // 6}" if number % 6 in TWINS else None
+
+
 def _event_id_of(number: int) -> str:
-    if number in TWINS:
-        return "twin"
-    return names.event_id(DATASET, "Purchase", f"o-{number}")
+    made = names.event_id(DATASET, "Purchase", f"o-{number}")
+    return _twin_id_of(number) or made
 
 
 def _set_clock(cursor: psycopg.Cursor[dict[str, Any]], clock: Clock) -> None:

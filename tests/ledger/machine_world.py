@@ -53,6 +53,10 @@ class Killed(BaseException):
     """The process is gone; nothing of it tidies up."""
 
 
+class _RolledBackError(Exception):
+    """As PostgreSQL does for the dead; an ordinary one spares the connection."""
+
+
 @dataclass
 class Clock:
     """The one time of all machines: the real one, run ahead."""
@@ -106,12 +110,15 @@ class MortalLedger(WatchedLedger):
         """Yield a cursor, to the living."""
         if self.dead:
             raise Killed
-        with super().transaction() as cursor:
-            yield cast(Any, _Paused(cursor, self)) if self.pauses else cursor
-            if self.dies == "before a commit":
-                self.dead = True
-                raise Killed
-        if self.dies == "after a commit":
+        try:
+            with super().transaction() as cursor:
+                yield cast(Any, _Paused(cursor, self)) if self.pauses else cursor
+                if self.dies == "death before a commit":
+                    raise _RolledBackError
+        except _RolledBackError:
+            self.dead = True
+            raise Killed from None
+        if self.dies == "death after a commit":
             self.dead = True
             raise Killed
         if self.forgets:
