@@ -84,7 +84,10 @@ def document(chance: Random) -> dict[str, Any]:
             {"column": "limited", "values": maybe([True, "ldu"]), "state": maybe("us_state")}
         ),
         "opt_out": maybe({"column": "opted_out", "values": maybe([True, "out"])}),
-        "quality": maybe({"suite": "s", "max_quarantined_share": 0.5, "min_rows": 1}),
+        "retention": maybe("100d"),
+        "quality": maybe({
+            "suite": "s", "max_quarantined_share": 0.5, "tolerated_rows": 0, "min_rows": 1,
+        }),
         "window": maybe({"margin": chance.choice(("0s", "90m", "1d")), "days": maybe(3)}),
         "holding_period": maybe("2h"),
         "on_in_doubt": "hold" if hold else maybe("resend"),
@@ -218,7 +221,7 @@ def row(
         ):
             cells.append(values.traced())
         else:
-            cells.append(Cell(values.hostile()))
+            cells.append(Cell(values.hostile(column.role)))
     return cells
 
 

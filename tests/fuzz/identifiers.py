@@ -98,6 +98,7 @@ def renamed(name: str, chance: Random) -> tuple[Feed, Relation]:
              "consent": "consent", "table": "sales", "schema": "shop"} | {place: name}  # fmt: skip
     feed = _FEED.model_copy(deep=True)
     for part, field, value in (
+        (feed.source, "table", f"{names['schema']}.{names['table']}"),
         (feed.source, "key", [names["key"]]),
         (feed.source.cursor, "column", names["cursor"]),
         (feed.event.time, "column", names["time"]),
@@ -136,8 +137,4 @@ def _breaks_out(sql: str, name: str) -> str | None:
         elif token["word"]:
             spoken.add(token["word"])
         place = token.end()
-    return (
-        None
-        if name.replace("%%", "%") in spoken
-        else "the name is not there as one token"
-    )
+    return None if name in spoken else "the name is not there as one token"

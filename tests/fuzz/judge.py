@@ -46,6 +46,9 @@ _ITEM: Final = {
 _SHARED: Final = ("key.duplicate", "event_id.taken")
 
 
+Make = Callable[[Feed], Builder]
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """A claim that did not hold. Its text names shapes, never a value."""
@@ -78,37 +81,53 @@ class _Ear(logging.Handler):
         self.heard += 1
 
 
-def judge(feed: Feed, rows: Rows, chance: Random) -> Judgement:
+def judge(
+    feed: Feed, rows: Rows, chance: Random, make: Make | None = None
+) -> Judgement:
     """Build a slice in every way and hold each claim against what comes out."""
+    make = make or _builder
     judgement = Judgement()
     ear, root = _Ear(), logging.getLogger()
     root.addHandler(ear)
     before, root.level = root.level, logging.DEBUG
     try:
-        built = _builder(feed).build(rows.columns, NOW)
+        built = make(feed).build(rows.columns, NOW)
     except Exception as error:
         judgement.findings.append(Finding("no exception", _place_of(error)))
         return judgement
     finally:
         root.removeHandler(ear)
         root.level = before
+    found = judgement.findings
+    if {len(getattr(built, name)) for name in built.__slots__ if name != "flaws"} != {
+        len(rows.cells)
+    }:
+        found.append(Finding("one outcome a row"))
+        return judgement
     for state, reason in zip(built.states, built.reasons, strict=True):
         judgement.outcomes[reason or f"{state} to be sent"] += 1
     judgement.flaws = built.flaws
     events = {row: body for row, body in enumerate(built.bodies) if body is not None}
     judgement.events = len(events)
-    found = judgement.findings
     if ear.heard:
         found.append(Finding("nothing is logged", str(ear.heard)))
-    found += _outcomes(feed, built, len(rows.cells))
+    found += _outcomes(built)
     found += _ledger_can_hold(built)
-    for row, body in events.items():
-        for claim, detail in _event(feed, built, row, body):
+    for row, body in list(events.items()):
+        try:
+            event = strict(body)
+        except ValueError as error:
+            found.append(Finding("strict JSON", str(error)[:60], row))
+            del events[row]
+            continue
+        for claim, detail in _event(feed, built, row, event):
             found.append(Finding(claim, detail, row))
+        if len(body) > spec.MAX_BYTES_PER_EVENT:
+            found.append(Finding("an event's size", str(len(body)), row))
     found += _no_trace(rows, built)
     found += _known(judgement, rows, events)
     found += _oracle(feed, rows, built)
-    found += _again(feed, rows, built, chance)
+    found += _again(make, rows, built, chance, feed)
     found += _batches(judgement, feed, list(events.values()), chance)
     return judgement
 
@@ -131,13 +150,8 @@ def _place_of(error: BaseException) -> str:
 # --- outcomes -------------------------------------------------------------------------
 
 
-def _outcomes(feed: Feed, built: Built, rows: int) -> Iterator[Finding]:
-    if {len(getattr(built, name)) for name in built.__slots__ if name != "flaws"} != {
-        rows
-    }:
-        yield Finding("one outcome a row")
-        return
-    if len(set(built.source_keys)) != rows:
+def _outcomes(built: Built) -> Iterator[Finding]:
+    if len(set(built.source_keys)) != len(built):
         yield Finding("each row has a name of its own")
     for row, (state, reason) in enumerate(
         zip(built.states, built.reasons, strict=True)
@@ -218,15 +232,8 @@ def strict(body: bytes) -> Any:
 
 
 def _event(
-    feed: Feed, built: Built, row: int, body: bytes
+    feed: Feed, built: Built, row: int, event: dict[str, Any]
 ) -> Iterator[tuple[str, str]]:
-    if len(body) > spec.MAX_BYTES_PER_EVENT:
-        yield "an event's size", str(len(body))
-    try:
-        event = strict(body)
-    except ValueError as error:
-        yield "strict JSON", str(error)[:60]
-        return
     if not event.keys() <= _MEMBERS:
         yield "known members", str(sorted(event.keys() - _MEMBERS))
     if (
@@ -373,10 +380,12 @@ def _oracle(feed: Feed, rows: Rows, built: Built) -> Iterator[Finding]:
         )
 
 
-def _again(feed: Feed, rows: Rows, built: Built, chance: Random) -> Iterator[Finding]:
+def _again(
+    make: Make, rows: Rows, built: Built, chance: Random, feed: Feed
+) -> Iterator[Finding]:
     """Build the same rows anew, in another order, and some of them alone."""
     everything = range(len(rows.cells))
-    builder = _builder(feed)
+    builder = make(feed)
     yield from _same(
         "building twice", built, builder.build(rows.columns, NOW), everything
     )
@@ -386,7 +395,7 @@ def _again(feed: Feed, rows: Rows, built: Built, chance: Random) -> Iterator[Fin
     other = builder.build(rows.only(order), NOW)
     unshared = _unshared(built)
     yield from _same("any order", built, other, order, unshared)
-    fresh = _builder(feed)
+    fresh = make(feed)
     for row in chance.sample(everything, min(len(everything), 8)):
         alone = fresh.build(rows.only([row]), NOW)
         yield from _same("alone", built, alone, [row], unshared)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
@@ -174,6 +174,13 @@ _POOLS: Final = (
     INJECTIONS, SCRIPTS, HASHES, NUMBERS, TIMES, BYTES, OBJECTS, EMPTY, ITEMS, PHONES,
     ADDRESSES,
 )  # fmt: skip
+_AIMED: Final[Mapping[str, tuple[tuple[object, ...], ...]]] = {
+    "key": (ADDRESSES, INJECTIONS, SCRIPTS), "ident": (ADDRESSES, INJECTIONS, SCRIPTS),
+    "time": (TIMES,), "created": (TIMES,), "amount": (NUMBERS,), "contents": (ITEMS,),
+    "user:em": (ADDRESSES, HASHES), "user:ph": (PHONES,), "user:db": (TIMES,),
+    "user:fn": (SCRIPTS, HASHES), "user:external_id": (HASHES, NUMBERS),
+    "user:lead_id": (NUMBERS,), "user:country": (SCRIPTS, EMPTY),
+}  # fmt: skip
 
 _NAMES: Final = (
     "mary", "obrien", "valéry", "jürg", "정", "дмитрий", "王小明", "ελένη", "zoë", "müller",
@@ -239,9 +246,10 @@ class Values:
             "external_id": self._external_id,
         }  # fmt: skip
 
-    def hostile(self) -> Any:
-        """Return any hostile value."""
-        return self.chance.choice(self.chance.choice(_POOLS))
+    def hostile(self, role: str) -> Any:
+        """Return a hostile value: any, or as often one that aims at the column's role."""
+        aimed = _AIMED.get(role, _POOLS) if self.chance.random() < 0.5 else _POOLS
+        return self.chance.choice(self.chance.choice(aimed))
 
     def huge(self) -> Any:
         """Return a value of a million to ten million characters."""

@@ -55,7 +55,10 @@ class Plan:
 def work(plan: Plan, folder: Path, shard: int, shards: int) -> None:
     """Do a shard's pieces, but those that are done already."""
     path = folder / f"seed-{plan.seed}-shard-{shard}-of-{shards}.jsonl"
-    done = {line["piece"] for line in _lines([path])}
+    lines = list(_lines([path]))
+    # Without the half of a line that a killed run may have left.
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines), "utf-8")
+    done = {line["piece"] for line in lines}
     with path.open("a", encoding="utf-8") as out:
         for number, (piece, size) in enumerate(plan.pieces()):
             if number % shards == shard and piece not in done:
