@@ -14,7 +14,7 @@ from typing import Any
 from meta_capi.lifecycle import State
 
 __all__ = [
-    "Attempt", "BatchStep", "Coverage", "Day", "Delivery", "Event", "Expiring",
+    "Attempt", "BatchStep", "Coverage", "Day", "Delivery", "Erasure", "Event", "Expiring",
     "Freshness", "Gate", "GateVerdict", "ReasonCount", "RunReport", "RunSummary",
     "Standing", "Story",
 ]  # fmt: skip
@@ -37,8 +37,10 @@ class Standing:
     """Claimed ones included: they are on their way."""
     oldest_pending: datetime | None
     """The event time of the oldest that waits."""
+    open_doubts: int
+    """In doubt, and neither given up by a person nor erased."""
     oldest_doubt: datetime | None
-    """Since when the oldest is in doubt."""
+    """Since when the oldest of these is in doubt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,8 +217,19 @@ class Story:
     delivery: Delivery
     lineage: Sequence[BatchStep]
     """From the batch first cut down to the one it was in last; empty if unclaimed."""
-    run: RunSummary
+    run: RunSummary | None
+    """None where it is so long ago that the ledger has removed it."""
     gate: GateVerdict | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Erasure:
+    """A key that was erased; the ledger has a mark of it and nothing else."""
+
+    feed: str
+    source_key: str
+    """As it was asked for."""
+    erased_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ from meta_capi.answers import (
     Coverage,
     Day,
     Delivery,
+    Erasure,
     Event,
     Expiring,
     Freshness,
@@ -31,7 +32,7 @@ from meta_capi.lifecycle import State
 from meta_capi.sql import queries
 
 __all__ = [
-    "coverage", "days", "events", "expiring", "explain", "freshness",
+    "coverage", "days", "erased", "events", "expiring", "explain", "freshness",
     "interval_status", "reasons", "run_report", "runs", "status",
 ]  # fmt: skip
 
@@ -124,6 +125,14 @@ def explain(
     return [_story(ledger, Delivery(**_stated(row))) for row in rows]
 
 
+def erased(
+    ledger: Ledger, names: Sequence[str], feed: str | None = None
+) -> list[Erasure]:
+    """Return which of these source keys were erased."""
+    rows = _ask(ledger, "erased", feed=feed, source_keys=list(names))
+    return [Erasure(**row) for row in rows]
+
+
 def days(ledger: Ledger, feed: str, dataset_id: str, since: date) -> list[Day]:
     """Return a feed's days since one, the latest first."""
     rows = _ask(ledger, "days", feed=feed, dataset_id=dataset_id, since=since)
@@ -145,20 +154,19 @@ def freshness(
 
 
 def _story(ledger: Ledger, delivery: Delivery) -> Story:
-    run = _ask(ledger, "run", run_no=delivery.run_no, run_id=None)[0]
-    gate = None
-    if delivery.validation_id is not None:
-        gate = _ask(
-            ledger,
-            "validation",
-            validation_id=delivery.validation_id,
-            reason=delivery.reason,
-        )[0]
+    # Of an old delivery that is still open, the run and the gate may be gone.
+    run = next(iter(_ask(ledger, "run", run_no=delivery.run_no, run_id=None)), None)
+    gates = _ask(
+        ledger,
+        "validation",
+        validation_id=delivery.validation_id,
+        reason=delivery.reason,
+    )
     return Story(
         delivery=delivery,
         lineage=_lineage(ledger, delivery.batch_id),
-        run=RunSummary(**run),
-        gate=GateVerdict(**gate) if gate else None,
+        run=RunSummary(**run) if run else None,
+        gate=GateVerdict(**gates[0]) if gates else None,
     )
 
 

@@ -58,6 +58,14 @@ def replay_form(feeds: list[str]) -> dict[str, Param]:
             title="Plan only",
             description="Say what would be put back; change nothing.",
         ),
+        "why": Param(
+            None,
+            type=["null", "string"],
+            maxLength=500,
+            title="Why",
+            description="Needed to put anything back; written down for ever, with your name. "
+            "No customer's data.",
+        ),
         "states": Param(
             ["quarantined"],
             type="array",

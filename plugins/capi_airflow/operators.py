@@ -314,6 +314,7 @@ class ReportOperator(FeedOperator):
         gap = settled != rows or not min(planned, now_there) <= rows <= max(
             planned, now_there
         )
+        stage.remember_mark()
         stage.ledger.close_run(
             _run_of(stage), state="gap" if gap else "reported", outcome=outcome
         )

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from sqlalchemy import Engine, create_engine
 
+from capi_airflow import mark
 from capi_airflow.hook import MetaCapiHook, connection_of
 from meta_capi import spec
 from meta_capi.desk import Desk
@@ -188,8 +189,10 @@ class Stage:
 
     @cached_property
     def ledger(self) -> Ledger:
-        """The ledger."""
-        return ledger_of(self.feed, pool_size=4)
+        """The ledger, which knows all that this Airflow has seen it know."""
+        ledger = ledger_of(self.feed, pool_size=4)
+        mark.expect(ledger, self.feed.connections.ledger)
+        return ledger
 
     @cached_property
     def envelope(self) -> Envelope:
@@ -230,6 +233,10 @@ class Stage:
             plan=plan,
         )
 
+    def remember_mark(self) -> None:
+        """Let Airflow remember how far the ledger is."""
+        mark.remember(self.ledger, self.feed.connections.ledger)
+
     def desk(self, run: Run, validation_id: int | None) -> Desk:
         """Sit down at the ledger, whose clock must agree with this machine's."""
         if run.dataset_id != self.hook.destination().dataset_id:
@@ -237,6 +244,7 @@ class Stage:
                 f"The run was planned for dataset {run.dataset_id}, and the connection now "
                 "names another; nothing was sent. Run the task `plan` again."
             )
+        self.remember_mark()
         desk = Desk(
             self.ledger, run, policy=self.policy, host=socket.gethostname()[:64],
             pid=os.getpid(), validation_id=validation_id,

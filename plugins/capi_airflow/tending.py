@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import getpass
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from capi_airflow.base import FeedOperator, tell_rescue, tell_tally
 from capi_airflow.stage import Stage
 from capi_airflow.story import progress, reasons_table, table
+from meta_capi.built import Columns
 from meta_capi.dispatch import Tally, deliver
 from meta_capi.ledger import Run
-from meta_capi.names import split_key
+from meta_capi.names import joined_key, key_of, split_key
+from meta_capi.people import Act
+from meta_capi.retention import retain
 
 __all__ = ["ReplayOperator", "TendOperator"]
 
@@ -20,7 +24,7 @@ _MOST_KEYS: Final = 100_000
 
 
 class TendOperator(FeedOperator):
-    """Rescue, expire, and send what is due, for one feed."""
+    """Rescue, expire, send what is due, and remove what is old, for one feed."""
 
     def step(self, stage: Stage) -> dict[str, Any]:
         """Return what was done, in counts."""
@@ -33,11 +37,18 @@ class TendOperator(FeedOperator):
             feed.feed, dataset_id, stage.policy, limit=_MOST_KEYS
         )
         self.log.info("%s expired; %s are due.", f"{expired:,}", f"{len(keys):,}")
-        if not keys:
-            return {"expired": expired, "due": 0}
-        run = stage.open_run("tend", {"due": len(keys)})
-        tally = send_keys(self.log, stage, run, keys)
-        return {"expired": expired, "due": len(keys), "accepted": tally.accepted_now}
+        done = {"expired": expired, "due": len(keys)}
+        if keys:
+            run = stage.open_run("tend", {"due": len(keys)})
+            done["accepted"] = send_keys(self.log, stage, run, keys).accepted_now
+        removed = retain(stage.ledger, feed, datetime.now(UTC))
+        if any(removed.values()):
+            self.log.info(
+                "Removed what is older than it is kept: %s deliveries, %s batches.",
+                f"{removed['deliveries']:,}", f"{removed['batches']:,}",
+            )  # fmt: skip
+        stage.remember_mark()
+        return done | {"removed": removed["deliveries"]}
 
 
 class ReplayOperator(FeedOperator):
@@ -62,31 +73,52 @@ class ReplayOperator(FeedOperator):
             "end": stage.choices.end,
         }
         dry = stage.choices.dry_run
+        act = None if dry else _act(stage)
         run = stage.open_run("dry_run" if dry else "replay", {})
         found = stage.ledger.count_replay(run, choice)
         rows = [(each["state"], each["reason"], each["deliveries"]) for each in found]
         for line in table(["state", "reason", "deliveries"], rows):
             self.log.info("%s", line)
-        if dry:
+        if act is None:
             self.log.info(
                 "Plan only: nothing was changed. Untick it to put these back."
             )
             return {"would_replay": sum(each["deliveries"] for each in found)}
-        keys = stage.ledger.replay(run, choice)
+        keys = stage.ledger.replay(run, choice, who=act.who, why=act.why)
         tally = send_keys(self.log, stage, run, keys)
         for line in reasons_table(tally.reasons):
             self.log.info("%s", line)
         return {"replayed": len(keys), "accepted": tally.accepted_now}
 
 
+def _act(stage: Stage) -> Act:
+    """Return who has triggered this run, and why."""
+    run = stage.context.get("dag_run")
+    user = getattr(run, "triggering_user_name", None)
+    who = f"airflow:{user}" if user else f"os:{_os_user()}"
+    return Act(who[:200], str(stage.context["params"].get("why") or ""))
+
+
+def _os_user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        return "somebody"
+
+
 def send_keys(log: Any, stage: Stage, run: Run, keys: Sequence[str]) -> Tally:
     """Read rows again by their keys and deliver them."""
     parts = list(dict.fromkeys(tuple(split_key(key)) for key in keys))
+    found: set[str] = set()
+
+    def read() -> Iterator[Columns]:
+        for rows in stage.source.read_keys(parts, stage.feed.limits.rows_per_slice):
+            named = [rows.columns[name] for name in stage.feed.source.key]
+            found.update(map(key_of, zip(*named, strict=True)))
+            yield rows.columns
+
     tally = deliver(
-        (
-            rows.columns
-            for rows in stage.source.read_keys(parts, stage.feed.limits.rows_per_slice)
-        ),
+        read(),
         builder=stage.builder(datetime.now(UTC)),
         post=stage.hook.post,
         envelope=stage.envelope,
@@ -96,9 +128,9 @@ def send_keys(log: Any, stage: Stage, run: Run, keys: Sequence[str]) -> Tally:
         report=progress(log, len(parts)),
     )
     tell_tally(log, tally)
-    missing = len(parts) - tally.rows
-    if missing > 0:
-        log.warning("%s of the rows are no longer in the source.", f"{missing:,}")
+    if gone := [key for key in keys if joined_key(split_key(key)) not in found]:
+        stage.ledger.run("miss", feed=run.feed, dataset_id=run.dataset_id, keys=gone)
+        log.warning("%s of the rows are no longer in the source.", f"{len(gone):,}")
     stage.ledger.close_run(
         run,
         state="reported",

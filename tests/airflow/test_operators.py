@@ -377,8 +377,14 @@ class TestReplayAndTend:
         planned = world.fingerprint()
         assert world.run("replay_deliveries", form)["replay"] == "success"
         assert world.fingerprint() == planned, "planning changed a delivery"
-        states = world.run("replay_deliveries", {**form, "dry_run": False})
+        words = {**form, "dry_run": False}
+        assert world.run("replay_deliveries", words)["replay"] == "failed"
+        assert world.fingerprint() == planned, "nobody said why"
+        states = world.run("replay_deliveries", {**words, "why": "the bank's mistake"})
         assert states["replay"] == "success"
+        assert world.sql("select kind, who, why, deliveries from capi.acts") == [
+            ("replay", "airflow:dag_test", "the bank's mistake", 1)
+        ]
         after = {each.event_id for each in world.sim.received(DATASET)}
         assert after - before == {event_id(DATASET, "Purchase", key)}
         assert world.sql(
@@ -390,6 +396,12 @@ class TestReplayAndTend:
         world.run(PURCHASES)
         assert world.states()["pending"] > 0
         world.sim.faults.clear()
+        before = world.requests
+        assert world.run("tend_deliveries", {})["dag"] == "success"
+        assert world.requests == before, "Meta's wait is not over"
+        world.sql(
+            "update capi.deliveries set not_before = now() where state = 'pending'"
+        )
         assert world.run("tend_deliveries", {})["dag"] == "success"
         assert world.states()["pending"] == 0
         assert world.processed_twice() == []

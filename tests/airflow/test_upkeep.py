@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import threading
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import FrameType, SimpleNamespace
 from typing import Any
 
 import psycopg
 import pytest
 import sqlalchemy as sa
+from airflow.models.variable import Variable
+from airflow.utils.db import initdb
+from tests.airflow.conftest import ROOT
 from tests.airflow.world import DATASET, TOKEN, Messages, World
 from tests.conftest import Database
+from tests.ledger.copies import copied, put_copy_back
 
 from capi_airflow.operators import DeliverOperator, PlanOperator
 from capi_airflow.stage import Stage
 from demo.warehouse import load
 from graph_simulator import Fault, FaultKind, Simulator
+from meta_capi.cli import main
 from meta_capi.errors import ConfigurationError
 from meta_capi.ledger import Ledger
 
@@ -41,9 +47,10 @@ def world(database: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[World
 
 def context(world: World, dag_id: str) -> dict[str, Any]:
     """Return what a task of a DAG is given."""
+    form = {**world.whole, "test_event_code": None}
     return {
-        "params": dict(world.whole),
-        "dag": SimpleNamespace(dag_id=dag_id),
+        "params": dict(form),
+        "dag": SimpleNamespace(dag_id=dag_id, params=form),
         "run_id": "scheduled__1",
         "ti": Messages(),
     }
@@ -125,3 +132,75 @@ def test_sigterm_ends_a_delivery_and_leaves_nothing_on_its_desk(world: World) ->
     assert world.sql(
         "select count(*) from capi.batches where state in ('claimed', 'sending')"
     ) == [(0,)]
+
+
+# --- a ledger that has forgotten --------------------------------------------------------
+
+PURCHASES = f"send_{FEED}"
+MARK = "capi_ledger_mark"
+
+
+@pytest.fixture(scope="module")
+def airflow_database() -> None:
+    """Give `dag.test()` the metadata it wants: our Variable is kept there."""
+    initdb()
+
+
+def restored(world: World, *options: str) -> int:
+    """Run `meta-capi restored` for this ledger."""
+    return main(
+        ["restored", "--why", "the disk died", *options],
+        environ={
+            "META_CAPI_LEDGER": world.dsn,
+            "META_CAPI_HOME": str(ROOT / "include"),
+        },
+        out=io.StringIO(),
+    )
+
+
+@pytest.mark.matrix("P14")
+class TestALedgerThatHasForgotten:
+    def test_one_put_back_from_a_copy_is_not_used_until_a_person_says_since_when(
+        self, world: World, airflow_database: None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        day = (world.until - timedelta(days=2)).isoformat()
+        assert world.run("tend_deliveries", {})["dag"] == "success"
+        since, copy = datetime.now(UTC), copied(world.dsn)
+        assert world.run(PURCHASES, {**world.whole, "start": day})["dag"] == "success"
+        sent = world.requests
+        put_copy_back(world.dsn, copy)
+
+        states = world.run(PURCHASES, {**world.whole, "start": day})
+        assert (states["preflight"], states["dag"]) == ("failed", "failed")
+        assert world.run("tend_deliveries", {})["dag"] == "failed"
+        with monkeypatch.context() as patch:
+            patch.setenv(f"AIRFLOW_VAR_{MARK.upper()}", Variable.get(MARK))
+            with pytest.raises(ConfigurationError, match="put back from an older copy"):
+                _ = Stage(FEED, {}).ledger
+        assert world.requests == sent
+
+        assert restored(world, "--since", since.isoformat()) == 0
+        states = world.run(PURCHASES, {**world.whole, "start": day})
+        assert states["dag"] == "success"
+        assert world.processed_twice() == []
+        assert world.states(FEED)["accepted"] == 0
+        assert world.states(FEED)["in_doubt"] > 0
+
+    def test_another_ledger_is_not_used_unless_the_mark_is_deleted(
+        self, world: World, airflow_database: None
+    ) -> None:
+        assert world.run("tend_deliveries", {})["dag"] == "success"
+        world.sql("update capi.installation set ledger_id = gen_random_uuid()")
+
+        assert world.run("tend_deliveries", {})["dag"] == "failed"
+
+        Variable.delete(MARK)
+        assert world.run("tend_deliveries", {})["dag"] == "success"
+
+    @pytest.mark.parametrize("text", ["", "[]", "{}", '{"ledger": "x", "at": "soon"}'])
+    def test_a_mark_that_somebody_has_edited_stops_everything_with_a_sentence(
+        self, world: World, monkeypatch: pytest.MonkeyPatch, text: str
+    ) -> None:
+        monkeypatch.setenv(f"AIRFLOW_VAR_{MARK.upper()}", text)
+        with pytest.raises(ConfigurationError, match="is not as it was written"):
+            _ = Stage(FEED, context(world, PURCHASES)).ledger

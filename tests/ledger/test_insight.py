@@ -178,6 +178,7 @@ class TestStories:
         last = story.lineage[-1].attempts[-1]
         assert (last.outcome, last.http_status) == ("accepted", 200)
         assert last.events_received == story.lineage[-1].events
+        assert story.run
         assert story.run.run_id == "send_store_sales/first"
 
     def test_the_lineage_of_a_refused_event_leads_from_the_root_to_itself_alone(

@@ -22,7 +22,7 @@ def migrate(wiring: Wiring, page: Page) -> int:
         feeds = wiring.feeds()
     except CapiError:
         feeds = []  # a ledger can be made before there is any feed
-    made = wiring.ledger(*feeds).migrate()
+    made = wiring.ledger(*feeds).migrate(now=wiring.options.now)
     for each in made:
         page.line(f"made   {each}")
     page.say("The ledger's schema is up to date." if made else "Nothing to do.")

@@ -39,9 +39,16 @@ def explain(wiring: Wiring, page: Page) -> int:
     ledger = wiring.ledger(*feeds.values())
     names = names_of(options.key)
     stories = insight.explain(ledger, names, options.feed)
+    erasures = insight.erased(ledger, names, options.feed)
+    for erasure in erasures:
+        page.say(
+            f"{erasure.source_key} of feed {erasure.feed} was erased on "
+            f"{moment(erasure.erased_at)}: it is not sent (again), and the ledger keeps "
+            "nothing of it but a mark by which it knows the key."
+        )
     for story in stories:
         _tell(wiring, page, ledger, story, feeds.get(story.delivery.feed))
-    if stories:
+    if stories or erasures:
         return int(any(s.delivery.state is not State.ACCEPTED for s in stories))
     return _tell_unread(wiring, page, ledger, names, list(feeds.values()))
 
@@ -152,9 +159,8 @@ def _tell_ledger(page: Page, story: Story) -> None:
         page.more(
             f"Held by the gate {gate.suite} of {moment(gate.validated_at)}: {failed}."
         )
-    page.more(
-        f"Last touched by run {story.run.run_id} ({story.run.mode}, {story.run.state})."
-    )
+    if run := story.run:
+        page.more(f"Last touched by run {run.run_id} ({run.mode}, {run.state}).")
 
 
 def _state(state: State) -> str:

@@ -14,12 +14,14 @@ from typing import Final, TextIO
 
 from meta_capi.cli.check import check, feed_check, feed_schema, migrate
 from meta_capi.cli.explain import explain
+from meta_capi.cli.hands import erase_keys, restored, retain_feeds, settle_doubts
 from meta_capi.cli.page import Page
 from meta_capi.cli.preview import preview, send_test
 from meta_capi.cli.report import plan, reasons, status
 from meta_capi.cli.wiring import Wiring
 from meta_capi.errors import CapiError
 from meta_capi.lifecycle import State
+from meta_capi.people import Word
 
 __all__ = ["ended", "main"]
 
@@ -122,7 +124,10 @@ def _parser() -> argparse.ArgumentParser:
 
     made = command("check", check, "look whether a run has all that it needs")
     made.add_argument("feed", nargs="?", metavar="FEED")
-    command("migrate", migrate, "bring the ledger's schema up to date")
+    made = command("migrate", migrate, "bring the ledger's schema up to date")
+    made.add_argument(
+        "--now", action="store_true", help="even while workers are delivering"
+    )
 
     made = command("preview", preview, "show the events of some rows, masked")
     made.add_argument("feed", metavar="FEED")
@@ -157,10 +162,45 @@ def _parser() -> argparse.ArgumentParser:
     made = command("reasons", reasons, "show the catalogue of reasons")
     made.add_argument("code", nargs="?", metavar="CODE")
 
+    _add_hands(command)
     _add_feed_commands(commands, shared)
     # Known here for the help alone; main() hands its options on.
     commands.add_parser("simulate", help="run the local Graph API", add_help=False)
     return parser
+
+
+def _add_hands(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add what a person does to the ledger; all but `retain` is written down."""
+    made = command("settle", settle_doubts, "say what became of events in doubt")
+    _add_keys(made)
+    made.add_argument(
+        "--as", dest="word", required=True, choices=[str(word) for word in Word],
+        help="what you found in Events Manager",
+    )  # fmt: skip
+
+    made = command("erase", erase_keys, "remove a person's conversions from the ledger")
+    _add_keys(made)
+    made.add_argument(
+        "--wait", type=_positive, default=30, metavar="SECONDS",
+        help="for what is on a worker's desk (30)",
+    )  # fmt: skip
+
+    made = command("retain", retain_feeds, "remove what is older than it is kept")
+    made.add_argument("feed", nargs="?", metavar="FEED")
+    made.add_argument("--dry-run", action="store_true", help="count it only")
+
+    made = command("restored", restored, "put a ledger put back from a copy to use")
+    made.add_argument("--since", required=True, metavar="TIME", help="of the copy")
+    made.add_argument("--why", required=True, metavar="TEXT", help="is written down")
+
+
+def _add_keys(made: argparse.ArgumentParser) -> None:
+    made.add_argument("--feed", required=True, metavar="FEED")
+    made.add_argument(
+        "--key", action="append", default=[], help="of a conversion; may be repeated"
+    )
+    made.add_argument("--keys-from", metavar="FILE", help="a key a line")
+    made.add_argument("--why", required=True, metavar="TEXT", help="is written down")
 
 
 def _add_feed_commands(

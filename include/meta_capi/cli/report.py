@@ -18,7 +18,7 @@ from meta_capi.ledger import Ledger
 from meta_capi.lifecycle import State
 from meta_capi.source import Interval
 
-__all__ = ["plan", "reasons", "status"]
+__all__ = ["plan", "read_time", "reasons", "status"]
 
 _OUTCOMES: Final = (
     "accepted", "refused", "quarantined", "withheld", "expired", "in_doubt", "pending",
@@ -33,8 +33,8 @@ def plan(wiring: Wiring, page: Page) -> int:
     """Count an interval: in the source, and what the ledger has of it already."""
     options = wiring.options
     feed = wiring.feed(options.feed)
-    end = _time("--to", options.end) if options.end else wiring.now
-    interval = Interval(_time("--from", options.start), end)
+    end = read_time("--to", options.end) if options.end else wiring.now
+    interval = Interval(read_time("--from", options.start), end)
     source, ledger = wiring.source(feed), wiring.ledger(feed)
     counts = source.count(interval, now=wiring.now)
     shards = source.shards(interval, feed.limits.rows_per_shard)
@@ -75,7 +75,7 @@ def _known(count: int | None) -> object:
     return "not known before reading" if count is None else count
 
 
-def _time(option: str, text: str) -> datetime:
+def read_time(option: str, text: str) -> datetime:
     """Read a date or a moment; UTC where it names no zone."""
     try:
         at = datetime.fromisoformat(text)
@@ -122,10 +122,10 @@ def _worries(
     ledger: Ledger, standing: Standing, feeds: dict[str, Feed], now: datetime
 ) -> Sequence[str]:
     name, worries = standing.feed, []
-    if standing.in_doubt and standing.oldest_doubt:
+    if standing.oldest_doubt:
         age = ago(now - standing.oldest_doubt)
         worries.append(
-            f"{name}: {number(standing.in_doubt, 'event')} in doubt, the oldest for "
+            f"{name}: {number(standing.open_doubts, 'event')} in doubt, the oldest for "
             f"{age}; see `meta-capi status {name} --list in_doubt`."
         )
     if feed := feeds.get(name):

@@ -8,14 +8,18 @@ with waiting as (
         dataset_id,
         feed,
         min(event_time) filter (where state in ('pending', 'claimed')) as oldest_pending,
-        min(doubt_since) filter (where state = 'in_doubt') as oldest_doubt
+        count(*) filter (where state = 'in_doubt' and reason <> 'doubt.given_up')
+            as open_doubts,
+        min(doubt_since) filter (where state = 'in_doubt' and reason <> 'doubt.given_up')
+            as oldest_doubt
     from capi.deliveries
     where state in ('pending', 'claimed', 'in_doubt')
     group by dataset_id, feed
 )
 select
     r.dataset_id, r.feed, r.total, r.accepted, r.refused, r.quarantined, r.withheld,
-    r.expired, r.in_doubt, r.pending, w.oldest_pending, w.oldest_doubt
+    r.expired, r.in_doubt, r.pending, w.oldest_pending, coalesce(w.open_doubts, 0) as open_doubts,
+    w.oldest_doubt
 from capi.reconciliation as r
 left join waiting as w using (dataset_id, feed)
 where %(feed)s::text is null or r.feed = %(feed)s
@@ -135,6 +139,19 @@ select
     recorded_at, settled_at
 from found
 order by feed, dataset_id, source_key;
+
+-- name: erased
+-- Which of these source keys were erased, and when.
+select f.feed, one.source_key, e.erased_at
+from (
+    select distinct feed from capi.erased
+    where %(feed)s::text is null or feed = %(feed)s
+) as f
+cross join unnest(%(source_keys)s::text[]) as one (source_key)
+cross join capi.installation as house
+join capi.erased as e
+    on e.mark = capi.mark_of(house.digest_key, f.feed, one.source_key)
+order by f.feed, one.source_key;
 
 -- name: lineage
 -- A batch and those it was cut from, the first one first.
