@@ -345,9 +345,8 @@ def deliver_here(given: Mapping[str, Any]) -> dict[str, Any]:
         return {"error": str(error)}
 
 
-def ended(child: subprocess.Popen[str], *, seconds: float = 60) -> dict[str, Any]:
+def ended(child: subprocess.Popen[str], *, seconds: float = 60) -> Any:
     """Wait for a program; return what it printed as JSON. It must have ended well."""
     words, complaints = child.communicate(timeout=seconds)
     assert child.returncode == 0, complaints
-    told: dict[str, Any] = json.loads(words)
-    return told
+    return json.loads(words)
