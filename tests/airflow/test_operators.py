@@ -126,6 +126,7 @@ class TestAWholeRun:
 
 
 class TestADryRun:
+    @pytest.mark.matrix("T6")
     def test_it_opens_no_socket_to_meta_and_changes_no_delivery(
         self, world: World, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -208,6 +209,7 @@ class TestTheForm:
         assert world.requests == 0
         assert world.sql("select count(*) from capi.runs") == [(0,)]
 
+    @pytest.mark.matrix("T7")
     def test_a_test_event_code_is_refused_on_a_production_connection(
         self, world: World, monkeypatch: pytest.MonkeyPatch
     ) -> None:

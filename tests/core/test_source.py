@@ -113,6 +113,7 @@ class TestPreflight:
             "The warehouse has no table shop.sale; did you mean sales?"
         ]
 
+    @pytest.mark.matrix("S9")
     def test_all_missing_columns_are_named_at_once(self, engine: sa.Engine) -> None:
         make_sales(engine)
         other = feed(
@@ -125,6 +126,7 @@ class TestPreflight:
         assert "no column telephone" in faults[1]
         assert "no column consented; did you mean consent?" in faults[2]
 
+    @pytest.mark.matrix("S9")
     def test_columns_of_the_wrong_type_are_named(self, engine: sa.Engine) -> None:
         execute(
             engine,
@@ -308,6 +310,7 @@ class TestInterval:
         ),
         minutes=st.lists(st.integers(1, 180), min_size=6, max_size=30),
     )
+    @pytest.mark.matrix("T4")
     def test_no_local_hour_is_lost_when_clocks_change(
         self, engine: sa.Engine, start: datetime, minutes: list[int]
     ) -> None:
@@ -581,6 +584,7 @@ class TestReading:
         with pytest.raises(ConfigurationError, match="without echo"):
             source(engine).count(DAY, now=NOW)
 
+    @pytest.mark.matrix("D11")
     def test_a_broken_connection_is_a_sentence(
         self, engine: sa.Engine, database: Any
     ) -> None:

@@ -47,6 +47,7 @@ class TestDelivering:
         assert set(bench.receipts().values()) == {1}
         assert len(bench.receipts()) == 1_200
 
+    @pytest.mark.matrix("C1")
     def test_two_workers_on_the_same_rows_send_each_conversion_once(
         self, bench: Bench
     ) -> None:
@@ -200,6 +201,7 @@ class TestHeldRows:
 
         assert settled(tally) == {"accepted": 1}
 
+    @pytest.mark.matrix("C5")
     def test_a_change_after_acceptance_is_noted_and_not_sent(
         self, bench: Bench
     ) -> None:
@@ -413,6 +415,7 @@ class TestNoAnswer:
         assert bench.sql("select distinct resends from capi.deliveries") == [(1,)]
         assert bench.simulator.counts(DATASET).processed == 5
 
+    @pytest.mark.matrix("T3")
     def test_after_metas_window_a_doubt_is_never_sent_again(self, bench: Bench) -> None:
         rows = bench.rows(*range(5))
         bench.simulator.faults.add(
@@ -428,6 +431,7 @@ class TestNoAnswer:
         assert tally.requests == 0
         assert bench.reasons() == {"doubt.window_over": 5}
 
+    @pytest.mark.matrix("C5")
     def test_a_changed_row_in_doubt_is_not_sent_again(self, bench: Bench) -> None:
         bench.simulator.faults.add(Fault(kind=FaultKind.STATUS, status=500, count=4))
         bench.deliver(bench.rows(1))

@@ -88,6 +88,7 @@ class TestALostCommit:
         bench.ledger = Forgetful(bench.ledger._engine, patience=3)
         return bench.ledger
 
+    @pytest.mark.matrix("D2")
     def test_whichever_commit_is_lost_the_tally_is_the_ledgers(
         self, bench: Bench, forgetful: Forgetful
     ) -> None:
@@ -316,6 +317,7 @@ class TestAnAbsentDatabase:
         assert asked.result(5) > datetime.now(UTC) - timedelta(minutes=1)
         engine.dispose()
 
+    @pytest.mark.matrix("D7")
     def test_metas_yes_is_held_as_long_as_the_lease(self, bench: Bench) -> None:
         """A failover of the ledger's database takes longer than its patience."""
 
@@ -428,6 +430,7 @@ class TestADoubtIsNotForgotten:
         assert again.requests == 0
         assert set(bench.receipts().values()) == {1}
 
+    @pytest.mark.matrix("T3")
     def test_by_a_long_wait_between_claim_and_request(self, bench: Bench) -> None:
         """A queue, throttles: the window may close over a claimed batch."""
         bench.patience = Patience(first_pause=0.0, tries=1, doubt_pause=0.0)
