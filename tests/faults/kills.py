@@ -51,6 +51,10 @@ class Speed:
         """Of a run that has nothing to send."""
         self._request = max(0.002, (durations[0] - durations[1]) / 12)
 
+    def learn(self, empty: float) -> None:
+        """Take into account how long a run took that had little to send."""
+        self.empty += 0.3 * (empty - self.empty)
+
     def of(self, requests: float, latency: float) -> float:
         """Return the seconds that a run with so many requests takes."""
         return self.empty + max(self._request, latency) * requests
@@ -117,7 +121,9 @@ def kills(world: World, rng: Random, speed: Speed) -> tuple[Play, Books]:
     _hunt(play, speed, per_request, latency / in_flight)
     if flavour == "black-out":
         play.let_time_pass(_WINDOW + 5)
-    return play, play.close()
+    books = play.close()
+    speed.learn(play.quickest)
+    return play, books
 
 
 def _hunt(play: Play, speed: Speed, per_request: int, latency: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -54,6 +55,8 @@ class Play:
     where: Counter[str] = field(default_factory=Counter)
     """What the killed were doing, by the ledger's word."""
     violations: list[str] = field(default_factory=list)
+    quickest: float = math.inf
+    """Of the deliveries after the faults, in seconds."""
     notes: dict[str, Any] = field(default_factory=dict)
 
     def open(
@@ -155,7 +158,9 @@ class Play:
         for round_ in range(1, LEASES + 1):
             self.let_time_pass()
             for name in self.runs:
-                self.expect("deliver", self.begin("deliver", name).wait(), "done")
+                worker = self.begin("deliver", name)
+                self.expect("deliver", worker.wait(), "done")
+                self.quickest = min(self.quickest, worker.seconds)
             name = next(iter(self.runs))
             self.expect("tend", self.begin("tend", name).wait(), "done")
             if self.unsettled() == 0 and not self._resendable():

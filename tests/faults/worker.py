@@ -26,6 +26,7 @@ from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from tests.faults.mortal import Pace, Point, Trap, inhabit
 
+from capi_airflow.forms import send_form
 from capi_airflow.operators import DeliverOperator, PlanOperator
 from capi_airflow.tending import TendOperator
 from meta_capi.source import Shard
@@ -72,7 +73,11 @@ class Task:
         """Run the operator, in this process."""
         os.environ.update(self.environ)
         inhabit(self.pace, trap)
-        with DAG("tend_deliveries" if self.kind == "tend" else "send_orders") as dag:
+        tends = self.kind == "tend"
+        with DAG(
+            "tend_deliveries" if tends else "send_orders",
+            params={} if tends else send_form(),
+        ) as dag:
             made = {
                 "plan": lambda: PlanOperator(task_id="plan", feed="orders"),
                 "tend": lambda: TendOperator(task_id="tend", feed="orders"),
@@ -85,7 +90,7 @@ class Task:
         signal.signal(signal.SIGTERM, lambda *_: operator.on_kill())
         operator.execute(
             {
-                "params": {"start": self.start, "end": self.end},
+                "params": {} if tends else {"start": self.start, "end": self.end},
                 "dag": dag,
                 "run_id": self.run_id,
                 "ti": Messages(),
