@@ -25,6 +25,7 @@ __all__ = ["erase_keys", "restored", "retain_feeds", "settle_doubts"]
 
 _MOST_KEYS: Final = 100_000
 _ASK_EVERY: Final = 1.0  # seconds
+_TO_THE_END: Final = 1_000_000  # steps; a task stops earlier, and goes on the next time
 
 
 def erase_keys(wiring: Wiring, page: Page) -> int:
@@ -117,7 +118,7 @@ def retain_feeds(wiring: Wiring, page: Page) -> int:
                 f"before {moment(until)} would be removed{_by_state(found)}."
             )
             continue
-        removed = retain(ledger, feed, wiring.now, steps=_MOST_KEYS)
+        removed = retain(ledger, feed, wiring.now, steps=_TO_THE_END)
         page.say(
             f"{feed.feed}: removed from before {moment(until)}: {_counts(removed)}."
             if any(removed.values())
