@@ -393,6 +393,17 @@ WRONG = {
             "user_data"
         ],
     ),
+    "a customer's column in clear": (
+        changed("key: [id]", "key: [id, email]").replace(
+            "  value: amount", "  value: amount\n  content_name: phone"
+        ),
+        [
+            "7: source.key: reads email, which is em: it would be in clear here; name "
+            "another column",
+            "18: custom_data.content_name: reads phone, which is ph: it would be in clear "
+            "here; name another column",
+        ],
+    ),
     "a word that Meta does not take": (
         changed(
             "value: amount", "value: amount\n  delivery_category: {constant: drone}"
@@ -495,6 +506,7 @@ def is_feed_or_faults(text: str) -> None:
         assert 1 <= int(fault.split(":")[1]) <= text.count("\n") + 2
 
 
+@pytest.mark.matrix("X24")
 class TestAnyText:
     @given(st.text())
     @example("? [a, b]\n: c")

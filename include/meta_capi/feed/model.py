@@ -36,6 +36,8 @@ _KEY_OPTIONS: Final = {
     "db": {"format"},
     "external_id": {"mode"},
 }
+# Columns that hold nothing but what a person is reached or called by.
+_PERSONAL: Final[tuple[MatchKeyName, ...]] = ("em", "ph", "fn", "ln", "db")
 Misfit = tuple[tuple[str, ...], str]
 """A path, and what is wrong there."""
 
@@ -94,7 +96,10 @@ class Feed(Part):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Feed:
-        if faults := [*self._match_key_faults(), *self._event_faults()]:
+        faults = [
+            *self._match_key_faults(), *self._event_faults(), *self._clear_faults()
+        ]  # fmt: skip
+        if faults:
             raise MisfitError(faults)
         return self
 
@@ -151,6 +156,36 @@ class Feed(Part):
                 "is missing; Meta removes a repeated store event by it. Map it, or set "
                 "on_in_doubt: hold",
             )
+
+    def _clear_faults(self) -> Iterator[Misfit]:
+        """Yield where a person's column would stand in the ledger, or leave, in clear."""
+        personal = {
+            part.column: key
+            for key in _PERSONAL
+            if (part := self.user_data.get(key)) and part.column
+        }
+        custom = self.custom_data
+        texts = {name: getattr(custom, name) for name in spec.CUSTOM_DATA_TEXT_KEYS}
+        read: list[tuple[tuple[str, ...], str | None]] = [
+            *((("source", "key"), name) for name in self.source.key),
+            (("event", "id"), self.event.id),
+            *(
+                (("custom_data", name), part.column)
+                for name, part in texts.items()
+                if part
+            ),
+            *(
+                (("custom_data", "properties", name), ref.column)
+                for name, ref in custom.properties.items()
+            ),
+        ]
+        for path, column in read:
+            if column in personal:
+                yield (
+                    path,
+                    f"reads {column}, which is {personal[column]}: it would be in clear "
+                    "here; name another column",
+                )
 
     @property
     def longest_window(self) -> timedelta:
