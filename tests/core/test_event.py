@@ -610,6 +610,7 @@ class TestEveryBadInputHasAReason:
         assert built.flaws == {flaw: 1}
         assert REASONS[flaw].effect is Effect.KEY_DROPPED
 
+    @pytest.mark.matrix("S8")
     def test_rows_that_share_a_key_are_all_held(self) -> None:
         same = {"order": "ord-7"}
         built = build(STORE, same, {}, same, {"order": " ord-7 "})
@@ -678,6 +679,7 @@ class TestWhatIsMended:
             "e323ec626319ca94ee8bff2e4c87cf613be6ea19919ed1364124e16807ab3176"
         ]
 
+    @pytest.mark.matrix("S3")
     def test_composed_and_decomposed_letters_are_one_digest(self) -> None:
         built = build(STORE, {"u_ln": "MÜLLER"}, {"u_ln": " Mu\u0308ller "})
         first, second = event_of(built, 0), event_of(built, 1)
@@ -900,6 +902,7 @@ class TestPrivacy:
     CLEAR = ("fbc", "fbp", "client_ip_address", "client_user_agent", "subscription_id",
              "fb_login_id", "lead_id", "madid")  # fmt: skip
 
+    @pytest.mark.matrix("S2")
     @SETTINGS
     @given(data=st.data(), token=st.text("qxzj", min_size=12, max_size=16))
     def test_no_customers_words_are_in_an_event_a_reason_or_a_repr(
@@ -963,6 +966,7 @@ class TestMemory:
         assert digests[100_500:] == digests[:500]
         assert largest_dict(fast) <= 100_000
 
+    @pytest.mark.matrix("S1")
     def test_a_slice_of_enormous_texts_is_built(self) -> None:
         huge = "x" * 10**7
         for name in STORE.columns:

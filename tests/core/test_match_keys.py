@@ -109,6 +109,7 @@ class TestDigest:
         assert makers == {"match_keys.py"}
 
 
+@pytest.mark.matrix("S10")
 class TestPrehashed:
     """64 hex characters are a digest already, in any case and with Meta's own tail."""
 

@@ -101,6 +101,7 @@ class TestTimestamps:
             assert read(moment.isoformat()) == second
 
 
+@pytest.mark.matrix("S6")
 class TestClockChanges:
     """What a change repeats is the earlier moment; what it leaves out,
     the offset before."""
@@ -118,6 +119,7 @@ class TestClockChanges:
         assert read("2026-03-29 02:30:00", zone=ZURICH) == read("2026-03-29T01:30:00Z")
 
 
+@pytest.mark.matrix("S6")
 class TestTheEndsOfTime:
     """Years 1 and 9999 come from defaults in databases; none of them stops a run."""
 
@@ -139,6 +141,7 @@ class TestTheEndsOfTime:
             assert isinstance(read(moment.replace(tzinfo=offset)), int)
 
 
+@pytest.mark.matrix("S6")
 class TestEpochs:
     """format: epoch_seconds, epoch_milliseconds. Numbers, also as text."""
 

@@ -54,6 +54,7 @@ class TestAmount:
         assert amount(text, mark) == Decimal(exact)  # type: ignore[arg-type]
         assert amount(text.encode(), mark) == Decimal(exact)  # type: ignore[arg-type]
 
+    @pytest.mark.matrix("S4")
     @pytest.mark.parametrize(
         ("text", "mark"),
         [
@@ -104,6 +105,7 @@ class TestAmount:
     def test_nothing_is_nothing(self, nothing: object) -> None:
         assert amount(nothing) is None
 
+    @pytest.mark.matrix("S4")
     @SETTINGS
     @given(value=strategies.database_values, mark=st.sampled_from([".", ","]))
     def test_any_value_gives_a_usable_amount_a_flaw_or_nothing(

@@ -94,6 +94,7 @@ class TestEveryRule:
             or (result and isinstance(result, str))
         )
 
+    @pytest.mark.matrix("S1")
     @rules
     def test_ten_million_characters_are_judged_without_an_error(
         self, rule: Callable[[str], object]
@@ -108,6 +109,7 @@ class TestEveryRule:
     ) -> None:
         assert rule(nothing) is None
 
+    @pytest.mark.matrix("S3")
     @SETTINGS
     @given(text=strategies.decomposable)
     def test_composed_and_decomposed_spelling_meet(self, text: str) -> None:
@@ -170,6 +172,7 @@ class TestEmail:
         assert normalise.email(f" {text.swapcase()}\t") == form
 
 
+@pytest.mark.matrix("S13")
 class TestPhone:
     """ph: digits only, country calling code first, never guessed."""
 
@@ -288,6 +291,7 @@ class TestName:
     def test_spellings_of_one_name_meet(self, raw: str, form: object) -> None:
         assert normalise.name(raw) == form
 
+    @pytest.mark.matrix("S3")
     def test_hangul_composed_and_in_parts_is_one_name(self) -> None:
         assert normalise.name("\u110c\u1165\u11bc") == normalise.name("정") == "정"
 
@@ -616,6 +620,7 @@ class TestTextOf:
     def test_what_stands_for_nothing_is_nothing(self, nothing: object) -> None:
         assert text_of(nothing) is None
 
+    @pytest.mark.matrix("S5")
     @table(
         "value, flaw",
         (float(2**53), Flaw.VALUE_DAMAGED),

@@ -61,6 +61,7 @@ class TestCut:
                 sum(sizes[row] + 1 for row in with_next) > most_bytes
             )
 
+    @pytest.mark.matrix("S11")
     @pytest.mark.parametrize(("events", "batches"), [
         (0, []), (1, [1]), (999, [999]), (1_000, [1_000]), (1_001, [1_000, 1]),
         (2_500, [1_000, 1_000, 500]),

@@ -197,6 +197,7 @@ class TestSqlFile:
         ]
         assert ids(read.read_keys([("c",)], 10)) == ["c"]
 
+    @pytest.mark.matrix("X22")
     @pytest.mark.parametrize(
         ("text", "fault"),
         [
@@ -214,6 +215,7 @@ class TestSqlFile:
         (said,) = source(engine, of, tmp_path).faults()
         assert fault in said
 
+    @pytest.mark.matrix("X22")
     def test_a_writing_query_changes_nothing(
         self, engine: sa.Engine, of: Feed, tmp_path: Path
     ) -> None:
@@ -504,6 +506,7 @@ class TestReading:
         sizes = [some.rows for some in source(engine).read(DAY, Shard(), 10)]
         assert sizes == [10, 10, 5]
 
+    @pytest.mark.matrix("S6")
     @pytest.mark.parametrize(
         "moment", ["infinity", "-infinity", "20000-01-01", "0044-03-15 BC"]
     )
@@ -527,6 +530,7 @@ class TestReading:
         (read,) = source(engine).read(DAY, Shard(), 10)
         assert read.columns["email"] == ('[{"id": "1.10"}]', None)
 
+    @pytest.mark.matrix("X21")
     def test_odd_names_are_quoted(self, engine: sa.Engine) -> None:
         execute(
             engine,

@@ -270,6 +270,7 @@ class TestHeldRows:
         bench.ledger.replay(bench.run(), choice)
         assert settled(bench.deliver(rows)) == {"accepted": 1}
 
+    @pytest.mark.matrix("S8")
     def test_rows_with_one_key_each_stand_in_the_ledger(self, bench: Bench) -> None:
         tally = bench.deliver(bench.rows(1, 2, 2, 2))
 
