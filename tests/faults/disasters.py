@@ -44,7 +44,7 @@ def _open(
 
 def _moment(play: Play, speed: Speed, worker: Process) -> float:
     """Return a moment of a whole run, after its start."""
-    whole = speed.of(16, 0.02)
+    whole = speed.empty + speed.sending(16, 0.02)
     return worker.began + play.rng.uniform(0.5 * speed.empty, whole)
 
 

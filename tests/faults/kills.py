@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from random import Random
 from typing import Any, Final
 
@@ -55,9 +56,9 @@ class Speed:
         """Take into account how long a run took that had little to send."""
         self.empty += 0.3 * (empty - self.empty)
 
-    def of(self, requests: float, latency: float) -> float:
-        """Return the seconds that a run with so many requests takes."""
-        return self.empty + max(self._request, latency) * requests
+    def sending(self, requests: float, latency: float) -> float:
+        """Return the seconds that so many requests take."""
+        return max(self._request, latency) * requests
 
 
 def fates(rng: Random, rows: int, bad: int) -> list[str]:
@@ -89,11 +90,6 @@ def black_out(rng: Random) -> list[dict[str, Any]]:
         },
         {**lost, "processed": False},
     ]  # fmt: skip
-
-
-def moment(rng: Random, speed: Speed, whole: float) -> float:
-    """Return a moment in a run's life: any, or more often one in which it works."""
-    return rng.uniform(0 if rng.random() < 0.3 else 0.6 * speed.empty, whole)
 
 
 def kills(world: World, rng: Random, speed: Speed) -> tuple[Play, Books]:
@@ -133,13 +129,21 @@ def _hunt(play: Play, speed: Speed, per_request: int, latency: float) -> None:
         left = play.unsettled()
         if not left or play.world.ahead > 150:
             return
-        whole = speed.of(left / per_request, latency)
         workers = [
             play.begin("deliver", rng.choice(list(play.runs)))
             for _ in range(rng.choices((1, 2, 3), (55, 30, 15))[0])
         ]
         # As a run slows down with each that runs beside it.
-        whole *= 1 + 0.5 * (len(workers) - 1)
-        play.kill({each: each.began + moment(rng, speed, whole) for each in workers})
+        slower = 1 + 0.5 * (len(workers) - 1)
+        sending = speed.sending(left / per_request, latency) * slower
+        if rng.random() < 0.5:
+            # At any moment of a whole life.
+            whole = speed.empty * slower + sending
+            play.kill({each: each.began + rng.uniform(0, whole) for each in workers})
+        else:
+            # At any moment of the time in which requests go out.
+            play.await_requests(workers)
+            now = time.monotonic()
+            play.kill({each: now + rng.uniform(0, sending) for each in workers})
         if rng.random() < 0.6:
             play.let_time_pass()

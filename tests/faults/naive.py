@@ -95,7 +95,7 @@ def naive(world: World, rng: Random, speed: Speed) -> tuple[Play, Books]:
 
     for _ in range(rng.randint(2, 6)):
         worker = attempt()
-        moment = worker.began + rng.uniform(0, speed.of(16, 0.0))
+        moment = worker.began + rng.uniform(0, speed.empty + speed.sending(16, 0.0))
         play.kills += len(play.strike({worker: moment}))
     world.disarm(play.shop.orders)
     for _ in range(_TRIES):

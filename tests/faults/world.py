@@ -286,6 +286,10 @@ class World:
                 raise RuntimeError("The local Meta does not come to rest.")
             time.sleep(0.003)
 
+    def recorded(self) -> int:
+        """Return how long Meta's record is, in bytes."""
+        return _size(self.record)
+
     def receipts(self, dataset: str, since: int) -> dict[str, list[Receipt]]:
         """Return what arrived for a dataset, from the record that Meta writes first."""
         found: dict[str, list[Receipt]] = {}
@@ -335,7 +339,7 @@ class World:
         )
         (self.home / "feeds" / "orders.yaml").write_text(feed, encoding="utf-8")
         self.disarm(orders)
-        return Shop(self, dataset, policy, orders, since, _size(self.record))
+        return Shop(self, dataset, policy, orders, since, self.recorded())
 
     def arm(self, *faults: Mapping[str, Any]) -> None:
         """Let things go wrong at Meta."""
