@@ -7,11 +7,14 @@ the time in which the rows became known.
 
 - **It plans first.** *Plan only* is ticked until you untick it: the log then says what
   would be put back, by state and reason, and nothing changes.
+- **Say why.** Without *Why* nothing is put back; it is written down for ever, with who
+  triggered the run.
 - **Accepted deliveries are never replayed.**
 - **The rules are asked again.** A row that is still broken, too old or without consent is
   held again, with its reason. The quality gate is not asked: replaying is a person's word.
 
-Example: `{"feed": "offline_purchases", "reason": "currency.unknown", "dry_run": false}`
+Example: `{"feed": "offline_purchases", "reason": "currency.unknown", "dry_run": false,
+"why": "the currencies were mended"}`
 """
 
 from datetime import UTC, datetime

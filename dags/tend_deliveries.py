@@ -8,7 +8,10 @@ Every ten minutes, for every feed:
 2. **Expire** what Meta would no longer take.
 3. **Send what is due**: pending deliveries (throttled, released, held back until now) and
    events in doubt, where the feed's policy is `resend` and Meta's deduplication window is
-   open. The rows are read again by their keys; the event_id is the same.
+   open. The rows are read again by their keys; the event_id is the same. A row that is not
+   in the source is looked for every hour until it expires.
+4. **Remove what is old**: finished deliveries older than the feed's `retention`, in short
+   steps; their counts stay.
 
 Events in doubt that no resend can settle keep their state, with the reason why. A feed
 that fails does not keep the others from being tended.
@@ -23,7 +26,7 @@ from capi_airflow.tending import TendOperator
 
 with DAG(
     dag_id="tend_deliveries",
-    description="Rescues, expires and sends again what is due, for every feed.",
+    description="Rescues, expires, sends what is due and removes what is old, for every feed.",
     doc_md=__doc__,
     schedule=timedelta(minutes=10),
     start_date=datetime(2026, 1, 1, tzinfo=UTC),

@@ -297,7 +297,7 @@ class TestCommands:
             main(["--help"])
         told = capsys.readouterr().out
         commands = re.findall(r"^    ([a-z-]+)(?: |$)", told, re.MULTILINE)
-        assert len(commands) == 10
+        assert len(commands) == 14
         for command in commands:
             assert f"\n## {command}\n" in manual
             if command == "simulate":
