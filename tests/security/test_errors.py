@@ -19,6 +19,7 @@ import pytest
 import requests
 import sqlalchemy as sa
 import urllib3
+from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowException
 from tests.airflow.listener import Listener, answer
 from tests.conftest import Database
@@ -100,7 +101,7 @@ class TestFaultsThatNobodyForesaw:
         self, library: str, capfd: pytest.CaptureFixture[str]
     ) -> None:
         with pytest.raises(AirflowException) as caught:
-            Clumsy(library=library).execute({})
+            Clumsy(library=library).execute({"params": {}, "dag": DAG("clumsy")})
         assert str(caught.value).startswith("This is a fault of ours: ")
         assert caught.value.__cause__ is None
         assert caught.value.__suppress_context__
@@ -282,6 +283,13 @@ class TestDatabases:
             )  # fmt: skip
         engine.dispose()
         assert "23505" in str(caught.value)
+        assert AVIARY.found_in(told(caught.value)) == set()
+
+    def test_a_ledger_that_is_away_is_told_without_its_password(self) -> None:
+        url = f"postgresql+psycopg://someone:{TOKEN}@127.0.0.1:1/nowhere"
+        ledger = Ledger(sa.create_engine(url, hide_parameters=True), patience=0.1)
+        with pytest.raises(LedgerError) as caught:
+            ledger.digest_key()
         assert AVIARY.found_in(told(caught.value)) == set()
 
     def test_a_failed_cast_in_the_warehouse_is_told_without_the_value(
