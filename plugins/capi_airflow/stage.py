@@ -75,11 +75,15 @@ def _read_feeds() -> tuple[dict[str, Feed], dict[str, list[str]]]:
 
 def engine_of(conn_id: str, *, pool_size: int = 2) -> Engine:
     """Return an engine for an Airflow connection; its errors quote no parameters."""
-    hook = connection_of(conn_id).get_hook()
-    url = getattr(hook, "sqlalchemy_url", None)
+    connection = connection_of(conn_id)
+    try:
+        url = getattr(connection.get_hook(), "sqlalchemy_url", None)
+    except Exception:  # Airflow's for a type that no provider knows; or its own fault
+        url = None
     if url is None:
         raise ConfigurationError(
-            f"Connection {conn_id!r} is not a database that SQLAlchemy reaches."
+            f"Connection {conn_id!r} is of type {connection.conn_type!r}, which is no "
+            "database that SQLAlchemy reaches from here; the ledger must be PostgreSQL."
         )
     if url.drivername == "postgresql":
         url = url.set(drivername="postgresql+psycopg")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections import Counter
@@ -13,6 +14,7 @@ from typing import Any
 import psycopg
 import pytest
 import sqlalchemy as sa
+from tests.airflow import conftest as airflow_settings  # before Airflow's first import
 from tests.conftest import Database
 from tests.faults import world_ledger as world
 from tests.faults.world_ledger import (
@@ -24,21 +26,24 @@ from tests.faults.world_ledger import (
 )
 from tests.ledger.conftest import Bench
 
+from capi_airflow.stage import engine_of
 from meta_capi.dispatch import Tally
-from meta_capi.errors import LedgerError
+from meta_capi.errors import ConfigurationError, LedgerError
 from meta_capi.ledger import Ledger
 from meta_capi.sql import migrations
 from meta_capi.verdict import Answer
 
 ledger, bench = world.ledger, world.bench
 
+assert airflow_settings.ROOT
+
 # Who holds what, and what of the worker's own sessions makes it an error.
 OBSTACLES = {
-    "lock": ("lock table capi.deliveries", {"lock_timeout": "200ms"}),
-    "statement": ("lock table capi.workers", {"statement_timeout": "200ms"}),
+    "lock": ("lock table capi.deliveries", {"lock_timeout": "400ms"}),
+    "statement": ("lock table capi.workers", {"statement_timeout": "400ms"}),
     "row": (
         "select from capi.deliveries where source_key = 'o-2' for update",
-        {"lock_timeout": "200ms"},
+        {"lock_timeout": "400ms"},
     ),
 }
 
@@ -67,7 +72,7 @@ class TestAnotherSessionIsInTheWay:
         desk = bench.desk()
         with other_session(bench) as other:
             other.execute(statement)
-            threading.Timer(0.6, other.rollback).start()
+            threading.Timer(1.0, other.rollback).start()
             tally = bench.deliver(bench.rows(1, 2, 3), desk=desk)
 
         assert as_counted(tally) == {"accepted": 3}
@@ -96,7 +101,7 @@ class TestAnotherSessionIsInTheWay:
 
     def test_a_deadlock_is_lost_and_the_step_made_again(self, bench: Bench) -> None:
         bench.deliver(bench.rows(1, 2, amount="-1"))
-        impatient(bench, deadlock_timeout="150ms")
+        impatient(bench, deadlock_timeout="2s")
         lock = "select from capi.deliveries where source_key = %s for update"
         before = deadlocks(bench)
         with other_session(bench) as other:
@@ -241,6 +246,20 @@ class TestAReadOnlyLedger:
 @pytest.mark.matrix("D5", "D6")
 class TestAnotherKindOfDatabase:
     """A file has no locks between machines: two workers would send the same rows."""
+
+    @pytest.mark.parametrize("kind", ["duckdb", "sqlite", "mysql", "generic"])
+    def test_a_connection_of_another_type_is_refused_in_a_sentence(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str
+    ) -> None:
+        """No provider of theirs comes with this project."""
+        file = tmp_path / "ledger.db"
+        monkeypatch.setenv(
+            "AIRFLOW_CONN_FILE", json.dumps({"conn_type": kind, "host": str(file)})
+        )
+        with pytest.raises(ConfigurationError, match="must be PostgreSQL") as caught:
+            engine_of("file")
+        assert caught.value.__cause__ is None
+        assert not file.exists()
 
     def test_a_file_is_refused(self, tmp_path: Path) -> None:
         file = tmp_path / "ledger.db"
