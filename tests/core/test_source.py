@@ -632,12 +632,12 @@ class TestReadingKeys:
 
     def test_composite_keys_are_matched_whole(self, engine: sa.Engine) -> None:
         make_sales(engine)
-        add(engine, *({"id": k, "email": e} for k in "ab" for e in ("x", "y")))
+        add(engine, *({"id": k, "consent": e} for k in "ab" for e in ("x", "y")))
         of = feed(
-            source="{table: shop.sales, key: [id, email], cursor: {column: known_at}}"
+            source="{table: shop.sales, key: [id, consent], cursor: {column: known_at}}"
         )
         found = [
-            list(zip(some.columns["id"], some.columns["email"], strict=True))
+            list(zip(some.columns["id"], some.columns["consent"], strict=True))
             for some in source(engine, of).read_keys([("a", "x"), ("b", "y")], 10)
         ]
         assert sorted(flat(found)) == [("a", "x"), ("b", "y")]
