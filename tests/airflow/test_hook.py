@@ -96,6 +96,7 @@ def connected(monkeypatch: pytest.MonkeyPatch) -> Callable[..., MetaCapiHook]:
 class TestTheToken:
     """The token goes into the Authorization header and nowhere else."""
 
+    @pytest.mark.matrix("X2")
     def test_it_is_in_one_header_and_in_neither_the_url_nor_the_body(self) -> None:
         with Listener() as server:
             line = line_to(server.url)
@@ -110,6 +111,7 @@ class TestTheToken:
                 f"Authorization: Bearer {TOKEN}"
             ]
 
+    @pytest.mark.matrix("H21", "X28")
     def test_the_second_server_of_a_redirect_never_hears_from_us(self) -> None:
         with Listener() as second:
             location = b"Location: " + second.url.encode() + b"/elsewhere"
@@ -132,6 +134,7 @@ class TestTheToken:
                     assert line.get(DATASET, "id").status == int(status[:3])
         assert second.connections == 0
 
+    @pytest.mark.matrix("X28")
     def test_a_proxy_of_the_environment_is_not_used(
         self, sim: Simulator, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -149,6 +152,7 @@ class TestTheToken:
             assert line_to(sim.url).post(BODY).status == 200
         assert proxy.connections == 0
 
+    @pytest.mark.matrix("X28")
     def test_a_netrc_does_not_replace_it(
         self, sim: Simulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
@@ -169,6 +173,7 @@ class TestTheToken:
         assert len(server.heard) == 2
         assert not [request for request in server.heard if b"cookie" in request.lower()]
 
+    @pytest.mark.matrix("H20", "X28")
     def test_a_server_with_a_strangers_certificate_gets_nothing(
         self, tmp_path: Path
     ) -> None:
@@ -219,6 +224,7 @@ class TestTheToken:
 class TestNoAnswer:
     """Without a whole answer, it is known whether the body had left."""
 
+    @pytest.mark.matrix("H20")
     def test_a_refused_connection_means_that_nothing_left(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as closed:
             port = closed.getsockname()[1]
@@ -230,6 +236,7 @@ class TestNoAnswer:
         sim.faults.add(Fault(kind=FaultKind.HANG_UP_BEFORE_READING))
         assert not no_answer(line_to(sim.url), LARGE).body_left
 
+    @pytest.mark.matrix("H3")
     def test_a_hang_up_inside_a_large_body_means_that_not_all_left(
         self, sim: Simulator
     ) -> None:
@@ -254,6 +261,7 @@ class TestNoAnswer:
         ],
         ids=lambda fault: fault.kind,
     )
+    @pytest.mark.matrix("H6")
     def test_half_an_answer_is_none(self, sim: Simulator, fault: Fault) -> None:
         sim.faults.add(fault)
         assert no_answer(line_to(sim.url)).body_left
@@ -279,6 +287,7 @@ class TestNoAnswer:
             assert no_answer(line_to(server.url)).body_left
 
 
+@pytest.mark.matrix("H19")
 class TestTheDeadline:
     """A request ends in time, however the server spends it."""
 
@@ -345,6 +354,7 @@ class TestTheDeadline:
         assert spec.REQUEST_DEADLINE_SECONDS == 30.0
 
 
+@pytest.mark.matrix("H23")
 class TestTheAnswersSize:
     """An answer is at most one MiB; a flood is broken off."""
 
@@ -378,6 +388,7 @@ class TestConnections:
                 line.post(BODY)
         assert (len(server.heard), server.connections) == (5, 1)
 
+    @pytest.mark.matrix("H22")
     def test_one_that_the_server_has_closed_meanwhile_is_replaced(
         self, sim: Simulator
     ) -> None:
@@ -462,6 +473,7 @@ class TestTheConnectionsFaults:
         "dataset_id",
         ["", "1234", "1" * 21, "12345/../6", "12345?x=1", "१२३४५६", "12345\n"],
     )
+    @pytest.mark.matrix("X29")
     def test_a_dataset_id_is_digits_and_nothing_that_changes_the_path(
         self, dataset_id: str
     ) -> None:
@@ -471,6 +483,7 @@ class TestTheConnectionsFaults:
     @pytest.mark.parametrize(
         "version", ["26", "v26", "v26.0/../..", "v26.0\n", "V26.0", "v٢٦.0"]
     )
+    @pytest.mark.matrix("X29")
     def test_a_graph_version_is_one_and_nothing_that_changes_the_path(
         self, version: str
     ) -> None:

@@ -51,6 +51,7 @@ def judged(given: Answer, events: int = 2) -> Verdict:
     return read(given, events=events)
 
 
+@pytest.mark.matrix("H6", "H8", "H9")
 class TestSuccess:
     """HTTP 200 with `events_received`, the number of events sent (reference, 10.1)."""
 
@@ -145,6 +146,7 @@ CODES: list[tuple[int, int | None, int, type[Verdict]]] = [
 ]  # fmt: skip
 
 
+@pytest.mark.matrix("H13", "H14", "H18")
 class TestErrors:
     """Codes decide; sentences are localised, and the status is a hint at most."""
 
@@ -217,6 +219,7 @@ class TestErrors:
         assert verdict.receipt.fbtrace_id is None
 
 
+@pytest.mark.matrix("H7", "H21")
 class TestAnswersThatAreNotMetas:
     """Reliability, 2.8 and 3.2: proxies, portals, gateways."""
 
@@ -265,6 +268,7 @@ def business(minutes: object) -> str:
     return json.dumps({"1234567890": [inner]})
 
 
+@pytest.mark.matrix("H10", "H11")
 class TestThrottles:
     """Meta's own wait, in seconds, and never longer than a day."""
 
@@ -309,6 +313,7 @@ class TestThrottles:
         assert verdict.wait_seconds is None
 
 
+@pytest.mark.matrix("H12")
 class TestUsage:
     @pytest.mark.parametrize(("name", "value", "percent"), [
         ("x-app-usage", '{"call_count":82,"total_time":40,"total_cputime":35}', 82),

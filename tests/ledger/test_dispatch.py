@@ -95,6 +95,7 @@ class TestRefusals:
         )
 
     @pytest.mark.parametrize("guilty", [0, 1, 499, 500, 998, 999])
+    @pytest.mark.matrix("H15")
     def test_one_refused_event_of_a_thousand_is_found(
         self, bench: Bench, guilty: int
     ) -> None:
@@ -122,6 +123,7 @@ class TestRefusals:
         assert (events, code, subcode) == (1, 100, 2804019)
         assert trace
 
+    @pytest.mark.matrix("H15")
     def test_many_refused_events_are_all_found(self, bench: Bench) -> None:
         guilty = range(0, 1_000, 100)
         self.refuse(bench, *guilty)
@@ -143,6 +145,7 @@ class TestRefusals:
         assert settled(tally)["quarantined"] == bench.reasons()["split.budget"]
         assert tally.settled == 1_000
 
+    @pytest.mark.matrix("H17")
     def test_a_no_to_everything_stops_after_eleven_requests_and_blames_nobody(
         self, bench: Bench
     ) -> None:
@@ -289,6 +292,7 @@ class TestHeldRows:
 
 
 class TestThrottles:
+    @pytest.mark.matrix("H10")
     def test_meta_is_given_the_time_it_asks_for(self, bench: Bench) -> None:
         bench.simulator.faults.add(
             Fault(kind=FaultKind.THROTTLE, count=2, code=80004, wait_minutes=2)
@@ -318,6 +322,7 @@ class TestThrottles:
 
 
 class TestStops:
+    @pytest.mark.matrix("H13")
     def test_a_revoked_token_blames_no_row(self, bench: Bench) -> None:
         bench.tune(requests_in_flight=1)
         bench.simulator.faults.add(
@@ -333,6 +338,7 @@ class TestStops:
         assert set(states) == {"accepted", "pending"}
         assert set(bench.reasons()) == {"stopped"}
 
+    @pytest.mark.matrix("H14")
     def test_a_dataset_nobody_knows_costs_one_request(self, bench: Bench) -> None:
         bench.tune(requests_in_flight=1)
         bench.simulator.faults.add(Fault(kind=FaultKind.DATASET, count=None))
@@ -345,6 +351,7 @@ class TestStops:
 
 class TestNoAnswer:
     @pytest.mark.parametrize("processed", [True, False])
+    @pytest.mark.matrix("H1", "H2")
     def test_a_lost_answer_is_asked_for_again_with_the_same_event_ids(
         self, bench: Bench, processed: bool
     ) -> None:
@@ -369,6 +376,7 @@ class TestNoAnswer:
         ],
         ids=lambda fault: f"{fault.kind}-{fault.status}",
     )
+    @pytest.mark.matrix("H4", "H6", "H7")
     def test_without_a_trustworthy_answer_the_ledger_says_in_doubt(
         self, bench: Bench, fault: Fault
     ) -> None:
@@ -379,6 +387,7 @@ class TestNoAnswer:
         assert settled(tally) == {"in_doubt": 5}
         assert tally.requests == bench.patience.tries
 
+    @pytest.mark.matrix("H8")
     def test_another_count_than_ours_is_no_acceptance(self, bench: Bench) -> None:
         bench.simulator.faults.add(
             Fault(kind=FaultKind.RECEIVED_OFF_BY, off_by=-1, count=None)
