@@ -5,7 +5,7 @@ Nothing here writes. What comes back is in `answers`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
 from typing import Any, Final
 
@@ -125,11 +125,9 @@ def explain(
     return [_story(ledger, Delivery(**_stated(row))) for row in rows]
 
 
-def erased(
-    ledger: Ledger, names: Sequence[str], feed: str | None = None
-) -> list[Erasure]:
-    """Return which of these source keys were erased."""
-    rows = _ask(ledger, "erased", feed=feed, source_keys=list(names))
+def erased(ledger: Ledger, names: Sequence[str], feeds: Iterable[str]) -> list[Erasure]:
+    """Return which of these source keys were erased from these feeds."""
+    rows = _ask(ledger, "erased", feeds=list(feeds), source_keys=list(names))
     return [Erasure(**row) for row in rows]
 
 

@@ -385,7 +385,7 @@ class TestReplayAndTend:
         states = world.run("replay_deliveries", {**words, "why": "the bank's mistake"})
         assert states["replay"] == "success"
         assert world.sql("select kind, who, why, deliveries from capi.acts") == [
-            ("replay", "airflow:dag_test", "the bank's mistake", 1)
+            ("replay", "airflow:dag_test", "the bank's mistake", len(keys))
         ]
         after = {each.event_id for each in world.sim.received(DATASET)}
         assert after - before == {event_id(DATASET, "Purchase", key)}

@@ -23,6 +23,7 @@ from tests.ledger.copies import copied, put_copy_back
 
 from capi_airflow.operators import DeliverOperator, PlanOperator
 from capi_airflow.stage import Stage
+from capi_airflow.tending import ReplayOperator, TendOperator
 from demo.warehouse import load
 from graph_simulator import Fault, FaultKind, Simulator
 from meta_capi.cli import main
@@ -182,9 +183,10 @@ class TestALedgerThatHasForgotten:
         assert restored(world, "--since", since.isoformat()) == 0
         states = world.run(PURCHASES, {**world.whole, "start": day})
         assert states["dag"] == "success"
-        assert world.processed_twice() == []
-        assert world.states(FEED)["accepted"] == 0
-        assert world.states(FEED)["in_doubt"] > 0
+        # The feed says resend, and Meta's window is open: each repeat is one of a doubt.
+        repeated = "select event_id from capi.deliveries where resends = 1"
+        assert {(each,) for each in world.processed_twice()} == set(world.sql(repeated))
+        assert world.states(FEED)["in_doubt"] == 0
 
     def test_another_ledger_is_not_used_unless_the_mark_is_deleted(
         self, world: World, airflow_database: None
@@ -204,3 +206,47 @@ class TestALedgerThatHasForgotten:
         monkeypatch.setenv(f"AIRFLOW_VAR_{MARK.upper()}", text)
         with pytest.raises(ConfigurationError, match="is not as it was written"):
             _ = Stage(FEED, context(world, PURCHASES)).ledger
+
+
+# --- tending ----------------------------------------------------------------------------
+
+
+@pytest.mark.matrix("X39")
+def test_tending_removes_what_is_old_and_looks_in_vain_once_an_hour(
+    world: World,
+) -> None:
+    given = context(world, "tend_deliveries")
+    stage = Stage(FEED, given)
+    run = stage.open_run("tend", {})
+    world.sql(
+        "insert into capi.deliveries (dataset_id, feed, source_key, state, reason,"
+        " cursor_at, run_no) values"
+        " (%s, %s, 'gone-1', 'pending', 'replayed', now(), %s),"
+        " (%s, %s, 'old-1', 'withheld', 'erased', now() - interval '800 days', %s)",
+        DATASET, FEED, run.run_no, DATASET, FEED, run.run_no,
+    )  # fmt: skip
+
+    first, second = (
+        TendOperator(task_id="tend", feed=FEED).execute(given) for _ in range(2)
+    )
+
+    assert first == {"expired": 0, "due": 1, "accepted": 0, "removed": 1}
+    assert second == {"expired": 0, "due": 0, "removed": 0}
+    assert world.sql("select source_key, reason from capi.deliveries") == [
+        ("gone-1", "row.missing")
+    ]
+    assert world.requests == 0
+
+
+def test_a_replay_that_nobody_gives_a_reason_for_changes_nothing(world: World) -> None:
+    given = context(world, "replay_deliveries")
+    given["params"] |= {
+        "feed": FEED, "states": ["withheld"], "reason": None, "keys": None,
+        "dry_run": False, "why": None,
+    }  # fmt: skip
+    given["dag"].params = given["params"]
+
+    with pytest.raises(Exception, match="Say why"):
+        ReplayOperator(task_id="replay").execute(given)
+
+    assert world.sql("select count(*) from capi.acts") == [(0,)]

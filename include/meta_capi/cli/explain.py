@@ -39,7 +39,7 @@ def explain(wiring: Wiring, page: Page) -> int:
     ledger = wiring.ledger(*feeds.values())
     names = names_of(options.key)
     stories = insight.explain(ledger, names, options.feed)
-    erasures = insight.erased(ledger, names, options.feed)
+    erasures = insight.erased(ledger, names, feeds)
     for erasure in erasures:
         page.say(
             f"{erasure.source_key} of feed {erasure.feed} was erased on "

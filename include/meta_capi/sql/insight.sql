@@ -143,10 +143,7 @@ order by feed, dataset_id, source_key;
 -- name: erased
 -- Which of these source keys were erased, and when.
 select f.feed, one.source_key, e.erased_at
-from (
-    select distinct feed from capi.erased
-    where %(feed)s::text is null or feed = %(feed)s
-) as f
+from unnest(%(feeds)s::text[]) as f (feed)
 cross join unnest(%(source_keys)s::text[]) as one (source_key)
 cross join capi.installation as house
 join capi.erased as e
