@@ -19,7 +19,7 @@ PROGRAM := $(VENV)/python -m demo
 unexport PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE VIRTUAL_ENV
 unexport $(filter AIRFLOW_% _AIRFLOW_%,$(.VARIABLES))
 
-.PHONY: help setup demo down test test-fast machine fuzz faults check docs lock clean
+.PHONY: help setup demo down test test-fast machine fuzz faults check docs lock sbom audit clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,6 +68,14 @@ lock: setup  ## Pin every package anew, with hashes, from the two .in files
 	  --generate-hashes requirements.in --output-file requirements.txt
 	.boot/bin/uv pip compile --quiet --universal --python-version 3.11 --no-header \
 	  --generate-hashes requirements-dev.in --output-file requirements-dev.txt
+
+# Both tools live in an environment of their own, thrown away afterwards.
+sbom: setup  ## Write a bill of materials, sbom.json, of what the containers install
+	.boot/bin/uvx --from cyclonedx-bom==7.5.0 cyclonedx-py requirements requirements.txt \
+	  --output-reproducible --output-file sbom.json
+
+audit: setup  ## Ask for known vulnerabilities of what is locked (needs the network)
+	.boot/bin/uvx pip-audit==2.10.1 --strict --require-hashes --disable-pip --requirement requirements.txt
 
 clean: down  ## Stop the demo and remove everything made here
 	rm -rf .demo .test .hypothesis .mypy_cache .pytest_cache .ruff_cache .venv .boot

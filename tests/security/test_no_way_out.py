@@ -92,7 +92,7 @@ def alone(folder: Path, *words: str) -> dict[str, Any]:
         shutil.which("unshare"),
         shutil.which("ip", path="/usr/sbin:/usr/bin:/sbin"),
     )
-    assert unshare and ip, "install util-linux and iproute2"
+    assert None not in (unshare, ip), "install util-linux and iproute2"
     root = [] if os.geteuid() == 0 else ["--map-root-user"]
     command = f'{ip} link set lo up && exec "$@"'
     done = subprocess.run(
