@@ -140,6 +140,7 @@ class TestAFeedsDag:
         assert feed_dag.params["dry_run"] is False
 
 
+@pytest.mark.matrix("X12")
 class TestTheForms:
     @pytest.mark.parametrize(
         ("name", "value"),

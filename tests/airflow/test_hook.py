@@ -410,6 +410,7 @@ class TestConnections:
         assert isinstance(read(found, events=1), Accepted)
 
 
+@pytest.mark.matrix("X27", "X29")
 class TestTheConnectionsFaults:
     """All that is wrong with a connection is said at once, one sentence each."""
 
@@ -491,6 +492,7 @@ class TestTheConnectionsFaults:
         assert "graph_version" in fault
 
 
+@pytest.mark.matrix("X30")
 class TestTheTestButton:
     """Airflow's *Test* button tells yes, or what is wrong."""
 

@@ -136,6 +136,7 @@ def test_no_page_asks_another_machine_for_anything(tmp_path: Path) -> None:
         assert "width=device-width" in path.read_text()
 
 
+@pytest.mark.matrix("X25")
 def test_whatever_a_result_says_stays_text(tmp_path: Path) -> None:
     hostile = result(
         validation_id=SCRIPT,
@@ -153,6 +154,7 @@ def test_whatever_a_result_says_stays_text(tmp_path: Path) -> None:
         assert SCRIPT not in path.read_text()
 
 
+@pytest.mark.matrix("X19", "X35")
 def test_what_a_result_should_not_hold_is_not_shown(tmp_path: Path) -> None:
     leaky = result()
     leaky["examples"] = ["jane.canary@example.com"]

@@ -649,6 +649,7 @@ class TestEveryBadInputHasAReason:
         assert build(STORE, bad).reasons == ["value.unreadable"]
         assert build(STORE, bad | {"at": "x"}).reasons == ["time.unreadable"]
 
+    @pytest.mark.matrix("X41")
     def test_of_a_customer_without_consent_no_match_key_is_read(self) -> None:
         built = build(STORE, {"consent": False, "u_fn": "--"})
         assert built.masks == [0]
@@ -753,6 +754,7 @@ class TestWhatIsMended:
         ("tx", [["LDU"], 1, 1005]), ("NY", [["LDU"], 0, 0]), (None, [["LDU"], 0, 0]),
     ])  # fmt: skip
     @pytest.mark.parametrize("flag", [True, "Yes", 1, 1.0, b"true"])
+    @pytest.mark.matrix("X41")
     def test_limited_data_use_names_the_state_by_metas_number(
         self, state: str | None, triple: list[Any], flag: Any
     ) -> None:

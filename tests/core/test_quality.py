@@ -303,6 +303,7 @@ class TestWarnings:
         assert verdict(result, gate.feed) == []
 
 
+@pytest.mark.matrix("X17", "X19", "X20")
 class TestNothingPersonalGetsOut:
     """A row with canaries fails every kind of expectation; they must appear nowhere."""
 
@@ -526,6 +527,7 @@ class TestVerdict:
         assert verdict(result, gate.feed) == []
 
 
+@pytest.mark.matrix("X18")
 class TestSuites:
     @pytest.mark.parametrize(
         ("entry", "fault"),

@@ -98,6 +98,7 @@ class TestTheSchema:
         assert schema_says(TEXT.replace(right, wrong, 1), tmp_path).returncode == 1
 
 
+@pytest.mark.matrix("X1", "X9")
 class TestSecrets:
     def test_every_required_value_is_in_the_example_and_empty(self) -> None:
         required = variables("?")
@@ -238,6 +239,7 @@ class TestAirflow:
         bases = set(re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE))
         assert bases == {f"apache/airflow:slim-{version}-python3.12"}
 
+    @pytest.mark.matrix("X44")
     def test_the_image_installs_what_is_locked_and_nothing_else(self) -> None:
         for command in re.findall(r"pip install (.+)", DOCKERFILE):
             locked = "--no-deps --require-hashes -r" in command
