@@ -7,6 +7,8 @@ import hashlib
 import json
 import threading
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -20,7 +22,7 @@ from meta_capi import insight
 from meta_capi.dispatch import Patience
 from meta_capi.errors import ConfigurationError, FeedError, LedgerError
 from meta_capi.feed import parse
-from meta_capi.ledger import ResendPolicy
+from meta_capi.ledger import Ledger, ResendPolicy
 from meta_capi.people import (
     Act,
     Erased,
@@ -324,6 +326,47 @@ class TestErasure:
         assert bench.states() == {"accepted": 400 - len(keys)}
         assert bench.receipts() == sent
         assert set(sent.values()) == {1}
+
+    @pytest.mark.matrix("T9")
+    def test_an_erasure_waits_for_a_claim_that_has_looked_already(
+        self, bench: Bench
+    ) -> None:
+        looked, go = threading.Event(), threading.Event()
+
+        class Slow(Ledger):
+            """Stands still before the commit of a claim."""
+
+            @contextmanager
+            def transaction(self) -> Iterator[psycopg.Cursor[dict[str, Any]]]:
+                with super().transaction() as cursor:
+                    yield cursor
+                    if not looked.is_set():
+                        looked.set()
+                        assert go.wait(30)
+
+        desk = bench.desk()
+        desk._ledger = Slow(bench.ledger._engine)
+        built = bench.builder().build(bench.rows(1), int(bench.started.timestamp()))
+        claim = threading.Thread(
+            target=lambda: desk.claim(built, most_events=9, most_bytes=100_000)
+        )
+        found: list[Erased] = []
+        erasure = threading.Thread(
+            target=lambda: found.append(
+                erase(bench.ledger, bench.feed.feed, ["o-1"], ACT)
+            )
+        )
+        claim.start()
+        assert looked.wait(30)
+        erasure.start()
+        waits = "select 1 from pg_locks where locktype = 'advisory' and not granted"
+        while erasure.is_alive() and not bench.sql(waits):
+            pass
+        go.set()
+        claim.join()
+        erasure.join()
+
+        assert found == [Erased(Counter(), new_marks=1, on_desks=1)]
 
     def test_a_mark_tells_nothing_without_the_ledgers_own_key(
         self, bench: Bench
