@@ -12,7 +12,7 @@ from __future__ import annotations
 import socket
 import threading
 from contextlib import suppress
-from http.client import HTTPResponse
+from http.client import HTTPException, HTTPResponse
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -89,6 +89,8 @@ _SOCKET_OPTIONS: Final = [
     *HTTPConnection.default_socket_options,
     (socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES),
 ]
+# A sane server sends one or two.
+_MOST_FORERUNNERS: Final = 100
 
 
 class _Answer(HTTPResponse):
@@ -100,9 +102,14 @@ class _Answer(HTTPResponse):
 
     def begin(self) -> None:
         super().begin()
-        while 100 <= self.status < 200:
+        for _ in range(_MOST_FORERUNNERS):
+            if self.status >= 200:
+                break
             self.headers = None  # type: ignore[assignment]  # begin anew
             super().begin()
+        else:
+            # What the kernel holds of a flood can be read long after the deadline.
+            raise HTTPException("too many answers before the answer")
         # urllib3 would log what it cannot read of the head: a piece of the answer.
         self.headers.defects.clear()
         self.headers.set_payload("")
