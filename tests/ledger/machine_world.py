@@ -21,6 +21,8 @@ from sqlalchemy import Engine
 from tests.ledger.conftest import FEED, HOUR
 
 from meta_capi import spec
+from meta_capi.built import Built
+from meta_capi.claiming import Claimed
 from meta_capi.desk import COVER_SECONDS, LEASE_SECONDS, Desk
 from meta_capi.dispatch import Tally
 from meta_capi.errors import CapiError, LeaseLostError, NoAnswerError, StoppedError
@@ -152,13 +154,20 @@ class _Paused:
 
 
 class MachineDesk(Desk):
-    """A desk that remembers which batch went out last."""
+    """A desk that remembers what it took, and which batch was begun last."""
 
-    out: int | None = None
+    took = 0
+    begun: int | None = None
+
+    def claim(self, built: Built, **how: Any) -> Claimed:
+        """Record a slice and take what may be sent."""
+        claimed = super().claim(built, **how)
+        self.took = len(claimed.batches)
+        return claimed
 
     def begin(self, batch: Batch) -> int | None:
         """Write down that a request is about to leave."""
-        self.out = batch.batch_id
+        self.begun = batch.batch_id
         return super().begin(batch)
 
 
@@ -177,7 +186,8 @@ class Worker:
         self.heard: int | None = None  # the batch whose acceptance it has in hand
         self._happened = happened
         self._clock = clock
-        self._hired_at = clock.now()
+        self._hired_at = self._began_at = clock.now()
+        self._wrong: AssertionError | None = None
         self._met: Counter[str] = Counter()
         self._post = post
         self._withheld = withheld
@@ -200,6 +210,8 @@ class Worker:
     def stand(self, step: str | float) -> None:
         """Stand still until the machine says go; dies here if it has been killed."""
         self.step = str(step)
+        if step == "after_begin":
+            self._began_at = self._clock.now()
         self._stood.release()
         self._go.acquire()
         if self.ledger.dead:
@@ -211,6 +223,8 @@ class Worker:
         self.fate = fate
         self._go.release()
         assert self._stood.acquire(timeout=30), f"stuck after {self.step}"
+        if self._wrong:
+            raise self._wrong
         if self.failure:
             self._judge(self.failure)
 
@@ -239,12 +253,18 @@ class Worker:
         """Send a request to the machine's Meta."""
         self._met[self.fate] += 1
         self.heard = None
-        ids = {each["event_id"] for each in json.loads(body)["data"]}
-        assert self._withheld.isdisjoint(ids), "an event without consent is sent"
-        answer = self._post(body, self.fate)
+        try:
+            ids = {each["event_id"] for each in json.loads(body)["data"]}
+            assert self._withheld.isdisjoint(ids), "an event without consent is sent"
+            age = self._clock.now() - self._began_at
+            assert age < spec.REQUEST_DEADLINE_SECONDS + 1, "it was begun long ago"
+            answer = self._post(body, self.fate)
+        except AssertionError as error:
+            self._wrong = error  # the worker would take it for a fault of its own
+            raise
         self._met["refused"] += answer.status == 400
         if answer.status == 200 and self.fate == "accept" and self.desk:
-            self.heard = self.desk.out
+            self.heard = self.desk.begun
         return answer
 
 
