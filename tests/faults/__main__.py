@@ -10,9 +10,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,11 +26,15 @@ from tests.faults.shard import Order, lines, play_shard  # noqa: E402
 from tests.faults.table import summary, table  # noqa: E402
 
 _COUNTS = ("kills", "failpoints", "restarts", "sleeps", "naive", "others", "shards")
+# A shard whose machine fails it, as by a port that is taken, is started again so often.
+_FALLS = 3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Play; return 1 if a promise was broken, 2 if a shard could not play."""
     options = _parser().parse_args(arguments)
+    # What was started is stopped on the way out.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     order = Order(
         seed=options.seed, **{name: getattr(options, name) for name in _COUNTS}
     )
@@ -68,29 +74,45 @@ def say(*told: str) -> None:
 
 def _play_all(order: Order, folder: Path, only: str | None) -> int:
     """Run the shards side by side; say now and then how far they are."""
-    numbers = range(order.shards) if only is None else range(1)
     given = [f"--{name}={value}" for name, value in vars_of(order).items()]
     if only is not None:
         given.append(f"--only-seed={only}")
-    shards = [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.faults", *given, f"--folder={folder}",
-             f"--shard={number}"],
-            cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
-        )
-        for number in numbers
-    ]  # fmt: skip
-    began, said = time.monotonic(), 0.0
+
+    def start(number: int) -> subprocess.Popen[bytes]:
+        with (folder / f"shard-{number}.err").open("ab") as words:
+            return subprocess.Popen(
+                [sys.executable, "-m", "tests.faults", *given, f"--folder={folder}",
+                 f"--shard={number}"],
+                cwd=ROOT, stderr=words, env={**os.environ, "PYTHONPATH": str(ROOT)},
+            )  # fmt: skip
+
+    shards = {n: start(n) for n in (range(order.shards) if only is None else (0,))}
+    falls: Counter[int] = Counter()
+    began, said, worst = time.monotonic(), 0.0, 0
     try:
-        while any(shard.poll() is None for shard in shards):
+        while shards:
             time.sleep(0.2)
+            for number, shard in list(shards.items()):
+                code = shard.poll()
+                if code is None:
+                    continue
+                del shards[number]
+                if code and falls[number] < _FALLS:
+                    falls[number] += 1
+                    say(
+                        f"Shard {number} fell ({code}; see shard-{number}.err); it goes on."
+                    )
+                    shards[number] = start(number)
+                else:
+                    worst = max(worst, abs(code))
             if time.monotonic() - said > 30:
                 said = time.monotonic()
                 _say(folder, order, said - began)
     finally:
-        for shard in shards:
+        for shard in shards.values():
             shard.terminate()
-    return max(abs(shard.wait()) for shard in shards)
+            shard.wait()
+    return worst
 
 
 def _say(folder: Path, order: Order, seconds: float) -> None:

@@ -29,11 +29,11 @@ from capi.workers w where dataset_id = %s and pid = %s
 
 def _open(
     play: Play, *, rows: int = 160, policy: str | None = None,
-    action_source: str = "physical_store",
+    action_source: str = "physical_store", most_bad: int = 3,
 ) -> None:  # fmt: skip
     rng = play.rng
     play.open(
-        fates(rng, rows, rng.randint(0, 3)),
+        fates(rng, rows, rng.randint(0, most_bad)),
         policy=policy or rng.choices(("resend", "hold"), (65, 35))[0],
         action_source=action_source,
         events_per_request=10, requests_in_flight=rng.randint(1, 3), rows_per_slice=100,
@@ -160,9 +160,19 @@ def repeats(world: World, rng: Random, speed: Speed) -> tuple[Play, Books]:
     play = Play(world, rng)
     try:
         # Store events are known by their order, whatever the switch.
-        _open(play, policy=rng.choice(("resend", "hold")), action_source="phone_call")
+        _open(
+            play,
+            policy=rng.choice(("resend", "hold")),
+            action_source="phone_call",
+            most_bad=0,
+        )
+        # One death with Meta's yes in hand: where a feed resends, that is a repeat.
+        worker = play.deliver(Point("after_answer", rng.randint(1, 4)))
+        play.expect("death", worker.wait(), "killed")
+        play.kills += 1
+        play.let_time_pass()
         world.arm(*mixture(rng))
-        for _ in range(3):
+        for _ in range(2):
             worker = play.deliver()
             play.kill({worker: _moment(play, speed, worker)})
             play.let_time_pass()
