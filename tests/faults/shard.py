@@ -44,7 +44,9 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 def play_shard(order: Order, folder: Path, shard: int, only: str | None) -> None:
     """Play a shard's trials, or only one."""
-    _settle_airflow()
+    place = Path(tempfile.mkdtemp(prefix=f"capi-faults-{shard}-"))
+    place.chmod(0o755)  # PostgreSQL does not run as root, and has to get in
+    _settle_airflow(place)
     # Airflow's settings must stand before its first import.
     from tests.faults import worker
     from tests.faults.trials import KINDS, Stage
@@ -53,8 +55,6 @@ def play_shard(order: Order, folder: Path, shard: int, only: str | None) -> None
     results = folder / f"shard-{shard}.jsonl"
     _mend(results)
     done = {line["trial"]: line for line in lines(results)}
-    place = Path(tempfile.mkdtemp(prefix=f"capi-faults-{shard}-"))
-    place.chmod(0o755)
     worker.warm()
     try:
         with World(place) as world:
@@ -125,13 +125,13 @@ def _mend(path: Path) -> None:
         path.write_bytes(content[: content.rfind(b"\n") + 1])
 
 
-def _settle_airflow() -> None:
+def _settle_airflow(place: Path) -> None:
     """Give the workers an Airflow without a metadata database."""
     for name in [n for n in os.environ if n.startswith(("AIRFLOW", "_AIRFLOW"))]:
         del os.environ[name]
-    home = tempfile.mkdtemp(prefix="capi-faults-airflow-")
+    home = place / "airflow"
     os.environ |= {
-        "AIRFLOW_HOME": home,
+        "AIRFLOW_HOME": str(home),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
         "AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING",
