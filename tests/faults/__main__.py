@@ -78,12 +78,15 @@ def _play_all(order: Order, folder: Path, only: str | None) -> int:
     if only is not None:
         given.append(f"--only-seed={only}")
 
+    # This checkout's product, whichever one the environment has installed.
+    paths = os.pathsep.join(str(ROOT / name) for name in ("include", "plugins", "."))
+
     def start(number: int) -> subprocess.Popen[bytes]:
         with (folder / f"shard-{number}.err").open("ab") as words:
             return subprocess.Popen(
                 [sys.executable, "-m", "tests.faults", *given, f"--folder={folder}",
                  f"--shard={number}"],
-                cwd=ROOT, stderr=words, env={**os.environ, "PYTHONPATH": str(ROOT)},
+                cwd=ROOT, stderr=words, env={**os.environ, "PYTHONPATH": paths},
             )  # fmt: skip
 
     shards = {n: start(n) for n in (range(order.shards) if only is None else (0,))}
