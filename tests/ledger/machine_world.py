@@ -268,8 +268,8 @@ class Worker:
         return answer
 
 
-FATES = (
-    *["accept"] * 8,
+# What may become of a request, besides that it is accepted.
+TROUBLES = (
     "lost", "lost, processed", "lost, processed", "server error",
     "server error, processed", "a page", "a page, processed", "miscounted",
     "miscounted, processed", "not_sent", "throttle", "long throttle", "stop",
