@@ -237,7 +237,8 @@ class Desk:
     ) -> Counter[str]:
         """Give batches back of which nothing is out (edge d; i where `state` says so).
 
-        What is in doubt stays in doubt (edge f). Returns deliveries by state.
+        What is in doubt stays in doubt (edge f). Returns deliveries by state. Raises
+        LeaseLostError where the rescue was there before.
         """
         rows = self._ledger.run(
             "release",
@@ -247,7 +248,12 @@ class Desk:
             delivery_state=state.value,
             reason=reason,
         )
-        return Counter(rows[0])
+        moved = Counter(rows[0])
+        if moved.total() != sum(map(len, batches)):
+            raise LeaseLostError(
+                "What this worker would give back is no longer its own. It stops here."
+            )
+        return moved
 
     def leave(self) -> Counter[str]:
         """Get up: what was not sent goes back, what may have been sent is in doubt."""
