@@ -68,3 +68,18 @@ class StoppedError(CapiError):
 
 class ReconciliationError(CapiError):
     """Source rows and outcomes differ. The message holds both sums."""
+
+
+def signal_behind(
+    error: BaseException | None, before: BaseException | None
+) -> BaseException | None:
+    """Return the signal's exception (KeyboardInterrupt, a time-out) that led to an error.
+
+    Whoever tidies up after a signal may fail, and his failure hides it. `before` is what
+    was being handled already when the work began, and no part of the story.
+    """
+    while error is not None and error is not before:
+        if not isinstance(error, Exception):
+            return error
+        error = error.__context__
+    return None

@@ -7,6 +7,7 @@ worker; statements are psycopg's, because the ledger is PostgreSQL and nothing e
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,7 +24,7 @@ from sqlalchemy import Engine, event
 from sqlalchemy.exc import SQLAlchemyError
 
 from meta_capi import schema
-from meta_capi.errors import LedgerError
+from meta_capi.errors import LedgerError, signal_behind
 from meta_capi.names import occurrence_key
 from meta_capi.sql import queries
 
@@ -99,6 +100,7 @@ class Ledger:
     @contextmanager
     def transaction(self) -> Iterator[psycopg.Cursor[dict[str, Any]]]:
         """Yield a cursor; commit at the end, roll back on any exception."""
+        before = sys.exception()
         proxy = self._engine.raw_connection()
         connection = proxy.driver_connection
         try:
@@ -111,14 +113,14 @@ class Ledger:
                 yield cursor
             connection.commit()
         except BaseException as error:
-            # The pool rolls back. It cannot where the line is dead, nor where a signal
-            # broke into a statement: the rollback's failure would hide the signal. And a
-            # line to a standby must not be used again: the primary is elsewhere.
+            # The pool rolls back; it cannot on a dead line, nor after a signal, which the
+            # driver's failure to tidy up must not hide. A standby's line is of no use.
             dead = isinstance(connection, psycopg.Connection) and connection.closed
             astray = isinstance(error, psycopg.errors.ReadOnlySqlTransaction)
-            if dead or astray or not isinstance(error, Exception):
+            signal = signal_behind(error, before)
+            if dead or astray or signal:
                 proxy.invalidate()
-            raise
+            raise signal or error from None
         finally:
             proxy.close()
 

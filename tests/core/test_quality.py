@@ -44,7 +44,7 @@ custom_data: {value: amount, currency: {default: EUR}}
 consent: {not_required_because: these are made-up people}
 quality: {max_quarantined_share: 0.10, min_rows: 2}
 """
-PAIR = FEED.replace("key: [id]", "key: [id, name]")
+PAIR = FEED.replace("key: [id]", "key: [id, name]").replace("ln: name", "ct: name")
 
 
 def expect(

@@ -294,6 +294,33 @@ class TestASignal:
             signal.signal(signal.SIGUSR1, before)
         assert tries == 1
 
+    def test_it_is_not_hidden_by_what_the_driver_says_of_it(self, bench: Bench) -> None:
+        def step(_: Cursor) -> None:
+            try:
+                raise Terminated
+            finally:
+                raise psycopg.ProgrammingError
+
+        with pytest.raises(Terminated):
+            bench.ledger.attempt(step)
+
+    def test_who_tidies_up_after_it_still_waits_for_the_database(
+        self, bench: Bench
+    ) -> None:
+        tries = 0
+
+        def step(cursor: Cursor) -> int:
+            nonlocal tries
+            tries += 1
+            if tries == 1:
+                raise psycopg.OperationalError
+            return tries
+
+        try:
+            raise Terminated
+        except Terminated:
+            assert bench.ledger.attempt(step) == 2
+
     def test_the_connection_it_broke_is_not_used_again(self, bench: Bench) -> None:
         def step(cursor: Cursor) -> None:
             cursor.connection.pgconn.send_query(b"select pg_sleep(0.2)")
