@@ -24,6 +24,9 @@ __all__ = ["Splitter"]
 _SUSPICIOUS: Final = 7
 # Single events asked about before a no to everything is believed.
 _PROBES: Final = 4
+# Of so few events each is asked about: what is left over after a death, or replayed, may be
+# guilty for the most part, and the innocent among them would wait for ever.
+_FEW: Final = 50
 
 
 @dataclass(slots=True)
@@ -95,8 +98,8 @@ class Splitter:
                     suspected = True
                     alone = None if verdict.too_large else _Siblings(1)
                     queue.appendleft((batch, alone))
-                    queue = self._without_a_no_to_everything(queue, verdict)
-                    used += _PROBES
+                    queue, asked = self._without_a_no_to_everything(queue, verdict)
+                    used += asked
                     continue
                 parts, reason = _parts(batch, verdict.blamed), verdict.reason
                 by_size = verdict.too_large
@@ -121,7 +124,9 @@ class Splitter:
             verdict.reason
         }
 
-    def _without_a_no_to_everything(self, queue: _Queue, no: Refused) -> _Queue:
+    def _without_a_no_to_everything(
+        self, queue: _Queue, no: Refused
+    ) -> tuple[_Queue, int]:
         """Ask about single events from all over the batch before any event is blamed.
 
         A batch, its halves and its quarters were refused alike. Either there is a guilty
@@ -129,12 +134,19 @@ class Splitter:
         blame, and Meta takes none: then the worker stops, and blames nobody.
 
         Returns:
-            What is left to send; nothing after a stop.
+            What is left to send, nothing after a stop; and the requests this took.
         """
         left: _Queue = deque()
         verdicts: list[Verdict | None] = []
         refused: list[Batch] = []
+        few = sum(len(batch) for batch, _ in queue) <= _FEW
         for number, (batch, siblings) in enumerate(queue):
+            if few:
+                for probe in self._singles(batch, no.reason):
+                    verdicts.append(self._sender.send(probe, blame=False))
+                    if isinstance(verdicts[-1], Refused):
+                        refused.append(probe)
+                continue
             if number % 2 or len(verdicts) == _PROBES or len(batch) == 1:
                 left.append((batch, siblings))
                 continue
@@ -151,7 +163,7 @@ class Splitter:
                 refused.append(probe)
         left.extend((probe, None) for probe in refused)
         if len(refused) < len(verdicts):
-            return left
+            return left, len(verdicts)
         self._sender.give_back([batch for batch, _ in left], "stopped")
         self._sender.fail(
             StoppedError(
@@ -160,7 +172,13 @@ class Splitter:
                 "look at the feed's mapping and at the dataset. All rows stay pending."
             )
         )
-        return deque()
+        return deque(), len(verdicts)
+
+    def _singles(self, batch: Batch, reason: str) -> list[Batch]:
+        """Return a batch's events as batches of one."""
+        if len(batch) == 1:
+            return [batch]
+        return self._split(batch, [(event,) for event in batch.events], reason)
 
 
 def _halves(events: tuple[OwedEvent, ...]) -> list[tuple[OwedEvent, ...]]:

@@ -618,6 +618,36 @@ class TestANoToEverything:
         assert asked <= 12
         assert bench.states() == {"pending": 999, "refused": 1}
 
+    @pytest.mark.parametrize("count", [4, 9, 50])
+    def test_of_a_few_left_over_the_innocent_go_out_whoever_stands_beside_them(
+        self, bench: Bench, count: int
+    ) -> None:
+        """After a death, what is left may be guilty for the most part."""
+        bench.tune(requests_in_flight=1)
+        innocent = bench.event_ids(count // 2)
+        asked = 0
+
+        def take_one(body: bytes) -> Answer:
+            nonlocal asked
+            asked += 1
+            ids = {each["event_id"] for each in json.loads(body)["data"]}
+            if ids == innocent:
+                return Answer(200, {}, b'{"events_received":1}')
+            return Answer(400, {}, REFUSAL)
+
+        bench.deliver(bench.rows(*range(count)), post=take_one)
+
+        assert bench.states() == {"accepted": 1, "refused": count - 1}
+        assert asked <= 128
+
+    def test_of_a_few_that_are_all_refused_nobody_is_blamed(self, bench: Bench) -> None:
+        with pytest.raises(StoppedError, match="not one bad event"):
+            bench.deliver(
+                bench.rows(*range(9)), post=lambda _: Answer(400, {}, REFUSAL)
+            )
+
+        assert bench.states() == {"pending": 9}
+
 
 def test_every_attempt_without_an_answer_belongs_to_a_desk_that_is_taken(
     bench: Bench,
