@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
+from tools.fault_matrix import fault_matrix
+from tools.fault_runs import fault_runs
 from tools.feed_reference import feeds
 
 from meta_capi.catalogue import REASONS, Effect
@@ -112,6 +114,8 @@ def dags() -> str:
 
 PAGES: Final[dict[str, Callable[[], str]]] = {
     "docs/dags.md": dags,
+    "docs/fault-matrix.md": fault_matrix,
+    "docs/fault-runs.md": fault_runs,
     "docs/feeds.md": feeds,
     "docs/lifecycle.md": lifecycle,
     "docs/reasons.md": reasons,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+from tests.faults.matrix import NOT_HERE, ROWS, proofs
 from tools.feed_reference import feeds, places
 from tools.write_docs import PAGES, ROOT, lifecycle, reasons
 
@@ -49,3 +50,9 @@ def test_every_part_of_a_feed_has_a_place_and_every_link_leads_to_one() -> None:
 def test_every_edge_is_in_the_table_of_the_lifecycle() -> None:
     for edge in EDGES:
         assert f"| {edge.letter} | {edge.verb} |" in lifecycle()
+
+
+def test_every_row_of_the_fault_matrix_has_a_test_or_a_reason() -> None:
+    found = set(proofs())
+    assert found <= set(ROWS), "a mark names no row"
+    assert set(ROWS) - found == set(NOT_HERE)
