@@ -38,11 +38,11 @@ class Mutant:
     """A broken protocol, and the words by which the machine finds it out."""
 
     name: str
+    seed: int
+    """Of walks that find it soon. Another may need thousands of steps."""
     found_by: str
     """A pattern for what fails: a truth of the machine, or the database's own refusal."""
     changes: tuple[Change, ...]
-    seed: int = 0
-    """A walk that finds it soon."""
 
     @contextmanager
     def at_large(self, connection: Connection) -> Iterator[None]:
@@ -141,6 +141,7 @@ MUTANTS: Final = (
     # --- the intent, the answer, the lease ----------------------------------------------
     Mutant(
         "the intent is written after the request",
+        1,
         "and at Meta",
         (
             _method(
@@ -163,6 +164,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "accepted before the answer",
+        1,
         "is accepted, and Meta never had it|nothing was settled",
         (
             _query(
@@ -179,6 +181,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "nobody is rescued",
+        4,
         "'claimed'|at the desk of nobody",
         (
             _query(
@@ -189,11 +192,13 @@ MUTANTS: Final = (
     ),
     Mutant(
         "the rescue gives back what was out",
-        "and at Meta",
+        2,
+        "and at Meta|the feed holds",
         (_query("clear_desks", *_FORGET_WHAT_WAS_OUT),),
     ),
     Mutant(
         "a worker that leaves gives back what was out",
+        5,
         "and at Meta",
         (
             _method(
@@ -212,16 +217,19 @@ MUTANTS: Final = (
     ),
     Mutant(
         "a request begins on a lease that is nearly over",
+        22,
         "a request that its lease does not cover",
         (_query("begin_sending", (" + make_interval(secs => %(cover_seconds)s)", "")),),
     ),
     Mutant(
         "an ended lease comes back",
+        7,
         "an ended lease came back",
         (_query("renew", (_LEASE_RUNS, "")),),
     ),
     Mutant(
         "a request that stood still goes out all the same",
+        2,
         "it was begun long ago",
         (
             _method(
@@ -233,6 +241,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "a fenced worker sends all the same",
+        1,
         "at Meta|sent again|hold|a repeat",
         (
             _method(
@@ -247,6 +256,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "an answer settles whatever it finds",
+        2,
         ".",
         (
             _query(
@@ -259,12 +269,14 @@ MUTANTS: Final = (
     ),
     Mutant(
         "the proof of an acceptance is ignored",
+        5,
         "is in doubt, and Meta said yes",
         (_method(Desk, "settle", ('if outcome == "accepted":', "if False:")),),
     ),
     # --- what an answer means -----------------------------------------------------------
     Mutant(
         "no answer is taken as not sent",
+        1,
         "and at Meta|the feed holds|again and again",
         (
             _verdict(
@@ -282,11 +294,13 @@ MUTANTS: Final = (
     ),
     Mutant(
         "any HTTP 200 is a yes",
+        1,
         "is accepted, and Meta never had it",
         (_verdict("Accepted(verdict.receipt) if given.status == 200 else verdict"),),
     ),
     Mutant(
         "a yes to another count is a yes",
+        9,
         "is accepted, and Meta never had it",
         (
             _verdict(
@@ -296,6 +310,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "later is taken as yes",
+        4,
         "is accepted, and Meta never had it",
         (
             _verdict(
@@ -305,6 +320,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "later is taken as unknown",
+        8,
         "a doubt about a clear answer",
         (
             _verdict(
@@ -316,6 +332,7 @@ MUTANTS: Final = (
     # --- doubts, and sending again ------------------------------------------------------
     Mutant(
         "a repeat is never too late",
+        3,
         "a repeat after",
         (
             _function("may_claim", (_WINDOW, "")),
@@ -324,11 +341,13 @@ MUTANTS: Final = (
     ),
     Mutant(
         "the window is looked at when a row is claimed, and not again",
+        46,
         "a repeat after",
         (_query("begin_sending", (_SEND_BEFORE, "")),),
     ),
     Mutant(
         "the window begins with the last request",
+        24,
         "a repeat after",
         (
             _query(
@@ -344,16 +363,19 @@ MUTANTS: Final = (
     ),
     Mutant(
         "a clear answer ends another request's doubt",
+        46,
         "and at Meta",
         (_query("settle", ("else b.doubt_since\n", "else null\n")),),
     ),
     Mutant(
         "what is given back is no more in doubt",
+        13,
         "and at Meta",
         (_query("release", (_IN_DOUBT, "null::timestamptz")),),
     ),
     Mutant(
         "a changed row is sent again while it is in doubt",
+        5,
         "a repeat that Meta cannot recognise",
         (
             _function(
@@ -364,6 +386,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "a feed that holds sends again",
+        1,
         "a repeat, and the feed holds",
         (
             _function(
@@ -374,6 +397,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "sent again without a limit",
+        6,
         "is sent again and again",
         (
             _function(
@@ -383,6 +407,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "the gate forgets a doubt",
+        2,
         "SQLSTATE 23000",
         (
             _query(
@@ -396,6 +421,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "what is in doubt expires",
+        1,
         "SQLSTATE 23000",
         (
             _query(
@@ -406,6 +432,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "what Meta accepted is put back",
+        3,
         "SQLSTATE 23000",
         (
             _function(
@@ -416,11 +443,13 @@ MUTANTS: Final = (
     # --- rows, batches, parts -----------------------------------------------------------
     Mutant(
         "a row is claimed from another's desk",
+        1,
         "'batch_id'",
         (_query("claim", ("where capi.may_claim(", "where true or capi.may_claim(")),),
     ),
     Mutant(
         "a row falls out of the claim",
+        1,
         "a row has no outcome, or two",
         (
             _method(
@@ -435,6 +464,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "the gate's word is ignored",
+        1,
         "and the gate held it",
         (
             _function(
@@ -445,6 +475,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "a row without consent is sent",
+        3,
         "an event without consent is sent",
         (
             _method(
@@ -456,6 +487,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "all of a refused batch is refused",
+        3,
         "Meta never refused it alone",
         (
             _method(
@@ -469,6 +501,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "the last part is refused without being asked about",
+        3,
         "Meta never refused it alone",
         (
             _method(
@@ -488,6 +521,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "a part gets another part's rows",
+        3,
         ".",
         (
             _query(
@@ -503,6 +537,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "an accepted row is counted twice",
+        1,
         "a row has no outcome, or two",
         (
             _method(
