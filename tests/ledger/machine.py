@@ -12,7 +12,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 import psycopg
@@ -28,6 +28,14 @@ from hypothesis.stateful import (
 from psycopg.rows import dict_row
 from sqlalchemy import Engine, create_engine
 from tests.ledger.conftest import DATASET, HOUR
+from tests.ledger.machine_books import Books
+from tests.ledger.machine_orders import (
+    PLACES,
+    Orders,
+    event_id_of,
+    key_of,
+    number_of,
+)
 from tests.ledger.machine_world import (
     MOST_RESENDS,
     TROUBLES,
@@ -42,8 +50,6 @@ from tests.ledger.machine_world import (
     feed_of,
 )
 
-from meta_capi import names
-from meta_capi.desk import COVER_SECONDS
 from meta_capi.dispatch import Patience, Tally, deliver
 from meta_capi.errors import LeaseLostError
 from meta_capi.event import Builder
@@ -52,19 +58,14 @@ from meta_capi.payload import Envelope
 
 __all__ = ["Deliveries", "bound", "how_long"]
 
-ROWS = range(6)  # an order's number is one of these, plus six for each one before it
-OLD = 3  # it expires within a day
-TWINS = (4, 5)  # two conversions whose rows claim one event id
-NOT_AT_META = frozenset({"pending", "quarantined", "withheld", "expired"})
-
-SOME_ROWS = st.lists(st.sampled_from(ROWS), min_size=1, max_size=6, unique=True)
+SOME = st.lists(st.sampled_from(PLACES), min_size=1, max_size=6, unique=True)
 FATE = st.integers(0, 4)  # two of five requests are accepted
 WHICH = st.integers(0, 2)
 LIMIT = st.sampled_from([None, None, None, 1, 3])
 SECONDS = st.sampled_from(
     [0, 20, 31, 61, 100, 100, 150, 150, 181, 181, 181, HOUR, 24 * HOUR, 48 * HOUR]
 )
-PLACE = st.sampled_from(
+POINT = st.sampled_from(
     [
         "where it is",
         "one step",
@@ -94,52 +95,6 @@ set local session_replication_role = replica;
 delete from capi.deliveries; delete from capi.attempts; delete from capi.batches;
 delete from capi.workers; delete from capi.validations; delete from capi.runs;
 commit
-"""
-_LOOK = """
-with tried as (
-    select batch_id, count(*) as made, count(*) filter (where outcome = 'sending') as flying
-    from capi.attempts group by batch_id
-), held as (
-    select batch_id, count(*) as claimed
-    from capi.deliveries where state = 'claimed' group by batch_id
-), batch as (
-    select
-        b.batch_id, b.state, b.events, b.attempts, w.ended_at is not null as ended,
-        coalesce(made, 0) as made, coalesce(flying, 0) as flying,
-        coalesce(claimed, 0) as claimed
-    from capi.batches as b
-    join capi.workers as w using (worker_id)
-    left join tried using (batch_id)
-    left join held using (batch_id)
-), delivery as (
-    select
-        d.source_key, d.state, d.reason, d.event_id, d.doubt_since, d.resends, d.batch_id,
-        d.validation_id,
-        b.state as batch_state, b.doubt_since as batch_doubt, w.ended_at
-    from capi.deliveries as d
-    left join capi.batches as b using (batch_id)
-    left join capi.workers as w using (worker_id)
-)
-select
-    (select coalesce(json_agg(d), '[]') from delivery as d) as deliveries,
-    (select coalesce(json_agg(b), '[]') from batch as b) as batches,
-    (select count(*) from capi.attempts where outcome = 'unknown') as unknown,
-    (
-        select count(*)
-        from capi.attempts as a
-        join capi.batches as b using (batch_id)
-        join capi.workers as w using (worker_id)
-        where a.outcome = 'sending'
-            and a.started_at + make_interval(secs => %(cover)s) > w.lease_until
-    ) as uncovered,
-    (
-        select coalesce(json_agg(worker_id), '[]') from capi.workers
-        where ended_at is not null or lease_until <= %(now)s
-    ) as over,
-    (
-        select extract(epoch from min(doubt_since))::float from capi.deliveries
-        where state = 'in_doubt' and doubt_since > %(window_began)s
-    ) as doubt_since
 """
 
 
@@ -171,18 +126,9 @@ class Deliveries(RuleBasedStateMachine):
         self.meta = Meta(self.clock, self.happened)
         self.ledger = WatchedLedger(self.engine, self.happened)
         self.workers: list[Worker] = []
-        self.orders = list(ROWS)
-        self.amounts: dict[int, str] = {}
-        self.withheld: set[int] = set()
-        self.finished: set[int] = set()
-        self.started = datetime.now(UTC)
-        self.read: set[str] = set()
+        self.orders = Orders()
+        self.books = Books(self.watch, self.clock, self.meta)
         self.gate: int | None = None
-        self.held: dict[str, int] = {}  # by which gate
-        self.over: set[int] = set()  # workers whose lease has ended
-        self.proven: set[int] = set()  # batches whose acceptance their worker settled
-        self.broken = 0  # workers that did not end well
-        self.doubt_since: float | None = None
         self.watch.execute(_START_AFRESH)
         self.set_clock()
 
@@ -193,14 +139,14 @@ class Deliveries(RuleBasedStateMachine):
     @initialize(
         resend=st.sampled_from([True, True, True, False]),
         most_events=st.sampled_from([2, 2, 6]),
-        guilty=st.lists(st.sampled_from(ROWS), max_size=2, unique=True),
+        guilty=st.lists(st.sampled_from(PLACES), max_size=2, unique=True),
         troubles=st.lists(st.sampled_from(TROUBLES), min_size=3, max_size=3),
     )
     def a_walk_begins(
         self, resend: bool, most_events: int, guilty: list[int], troubles: list[str]
     ) -> None:
         self.fates = ["accept", "accept", *troubles]
-        self.meta.guilty.update(map(_event_id_of, guilty))
+        self.meta.guilty.update(map(event_id_of, guilty))
         self.counts["examples"] += 1
         self.feed = feed_of(most_events)
         self.policy = ResendPolicy(
@@ -214,29 +160,16 @@ class Deliveries(RuleBasedStateMachine):
 
     # --- workers ----------------------------------------------------------------------
 
-    def columns(self, numbers: list[int]) -> dict[str, list[Any]]:
-        at = self.started - timedelta(hours=1)
-        old = self.started - self.feed.longest_window + timedelta(hours=24)
-        return {
-            "order_id": [f"o-{n}" for n in numbers],
-            "loaded_at": [at] * len(numbers),
-            "bought_at": [old if n % 6 == OLD else at for n in numbers],
-            "event_id": [_twin_id_of(n) for n in numbers],
-            "email": [f"buyer{n}@shop.example" for n in numbers],
-            "amount": [self.amounts.get(n, "12.50") for n in numbers],
-            "consent": [n not in self.withheld for n in numbers],
-        }
-
     def worker(
         self, numbers: list[int], *, gate: int | None, limit: int | None = None,
         line: Engine | None = None,
     ) -> Worker:  # fmt: skip
-        columns = self.columns(numbers)
-        withheld = self.withheld.intersection(numbers)
+        columns = self.orders.columns(numbers, self.feed)
+        withheld = self.orders.withheld.intersection(numbers)
         worker = Worker(
             self.happened, self.clock, self.meta.answer,
-            frozenset(map(_event_id_of, withheld))
-            - frozenset(map(_event_id_of, set(numbers) - withheld)),
+            frozenset(map(event_id_of, withheld))
+            - frozenset(map(event_id_of, set(numbers) - withheld)),
         )  # fmt: skip
         ledger = MortalLedger(line or self.engine, self.happened, wait=worker.stand)
 
@@ -249,7 +182,7 @@ class Deliveries(RuleBasedStateMachine):
                 [columns],
                 builder=Builder(
                     self.feed, dataset_id=DATASET, digest_key=self.digest_key,
-                    today=self.started.date(),
+                    today=self.orders.started.date(),
                 ),
                 desk=worker.desk,
                 post=worker.post,
@@ -267,15 +200,13 @@ class Deliveries(RuleBasedStateMachine):
         self.workers.append(worker)
         return worker
 
-    def orders_of(self, numbers: list[int], *, new: bool = False) -> list[int]:
-        """Return the rows in these places; after new ones came for what is done, or not."""
+    def orders_of(self, places: list[int], *, new: bool = False) -> list[int]:
+        """Return the orders in these places; after new ones came in, or not."""
         if new:
-            for place, old in enumerate(self.orders):
-                if not {old, _twin_of(old)}.isdisjoint(self.finished):
-                    self.orders[place] = old + 6
-                    if _event_id_of(old) in self.meta.guilty:
-                        self.meta.guilty.add(_event_id_of(old + 6))
-        return [self.orders[number] for number in numbers]
+            for old, came in self.orders.renew(self.books.finished).items():
+                if event_id_of(old) in self.meta.guilty:
+                    self.meta.guilty.add(event_id_of(came))
+        return [self.orders.numbers[place] for place in places]
 
     def hire(
         self, numbers: list[int], *, gate: int | None, limit: int | None = None
@@ -302,30 +233,30 @@ class Deliveries(RuleBasedStateMachine):
 
     def has_read(self, worker: Worker, numbers: list[int], gate: int | None) -> None:
         if worker.failure is None:
-            self.read |= {f"o-{n}" for n in numbers}
+            self.books.read |= set(map(key_of, numbers))
         if gate is not None:
-            read = {f"o-{n}" for n in numbers}
-            self.held = {
+            read = set(map(key_of, numbers))
+            self.books.held = {
                 key: by
-                for key, by in self.held.items()
+                for key, by in self.books.held.items()
                 if key not in read or by >= gate
             }
 
     def step(self, worker: Worker, fate: str) -> None:
         worker.go(fate)
         if worker.heard and worker.step in ("after_settle", "the end"):
-            self.proven |= set() if worker.ledger.dead else {worker.heard}
+            self.books.proven |= set() if worker.ledger.dead else {worker.heard}
             worker.heard = None
         if worker.ended:
             self.workers.remove(worker)
-            self.broken += worker.failure is not None
+            self.books.broken += worker.failure is not None
             tally = worker.tally
             if tally is not None:
                 assert tally.settled == tally.rows, "a row has no outcome, or two"
 
     @precondition(lambda self: len(self.workers) < 3)
     @rule(
-        numbers=SOME_ROWS, new=st.booleans(), limit=LIMIT, fate=FATE, then=FATE, to=PLACE
+        numbers=SOME, new=st.booleans(), limit=LIMIT, fate=FATE, then=FATE, to=POINT
     )  # fmt: skip
     def a_run_starts(
         self, numbers: list[int], new: bool, limit: int | None, fate: int, then: int,
@@ -336,7 +267,7 @@ class Deliveries(RuleBasedStateMachine):
         self.go(worker, self.fates[fate], self.fates[then], to=to)
 
     @precondition(lambda self: len(self.workers) < 2)
-    @rule(numbers=SOME_ROWS, others=SOME_ROWS, fate=FATE, to_its_end=st.booleans())
+    @rule(numbers=SOME, others=SOME, fate=FATE, to_its_end=st.booleans())
     def two_meet_in_a_claim(
         self, numbers: list[int], others: list[int], fate: int, to_its_end: bool
     ) -> None:
@@ -356,7 +287,7 @@ class Deliveries(RuleBasedStateMachine):
         self.has_read(first, mine, self.gate)
 
     @precondition(lambda self: self.workers)
-    @rule(which=WHICH, fate=FATE, then=FATE, to=PLACE, mishap=MISHAP)
+    @rule(which=WHICH, fate=FATE, then=FATE, to=POINT, mishap=MISHAP)
     def a_worker_goes_on(
         self, which: int, fate: int, then: int, to: str, mishap: str | None
     ) -> None:
@@ -377,7 +308,7 @@ class Deliveries(RuleBasedStateMachine):
             worker.go(fate)
         self.happened.note("deaths")
         self.workers.remove(worker)
-        self.broken += 1
+        self.books.broken += 1
 
     # --- time, upkeep, people ----------------------------------------------------------
 
@@ -392,16 +323,16 @@ class Deliveries(RuleBasedStateMachine):
         elif then == "a tending" and (keys := self.tend()) and len(self.workers) < 3:
             self.hire(keys, gate=None)
 
-    @precondition(lambda self: self.doubt_since and len(self.workers) < 3)
+    @precondition(lambda self: self.books.doubt_since and len(self.workers) < 3)
     @rule(
         before=st.sampled_from([70, 25, 5, -1]),
         passes=st.sampled_from([0, 20, 31, 61, 100]),
         fate=FATE,
-        to=PLACE,
+        to=POINT,
     )
     def a_window_closes(self, before: int, passes: int, fate: int, to: str) -> None:
         """Somebody takes what is in doubt a moment before its window closes, or after."""
-        wait = (self.doubt_since or 0.0) + WINDOW - before - self.clock.now()
+        wait = (self.books.doubt_since or 0.0) + WINDOW - before - self.clock.now()
         self.clock.ahead += max(0.0, wait)
         self.set_clock()
         if keys := self.tend():
@@ -410,22 +341,22 @@ class Deliveries(RuleBasedStateMachine):
             self.set_clock()
             self.go(worker, self.fates[fate], to=to)
 
-    @rule(act=st.sampled_from(ACTS), place=st.sampled_from(ROWS))
+    @rule(act=st.sampled_from(ACTS), place=st.sampled_from(PLACES))
     def somebody_acts(self, act: str, place: int) -> None:
-        number = self.orders[place]
+        number = self.orders.numbers[place]
         match act.split():
             case ["gate", "holds"]:
-                self.pass_gate([f"o-{number}"])
+                self.pass_gate([key_of(number)])
             case ["gate", "passes"]:
                 self.pass_gate([])
             case ["replay", state]:
                 self.replay(state)
             case ["consent"]:
-                self.withheld ^= {number}
+                self.orders.withheld ^= {number}
             case ["Meta", "refuses"]:
-                self.meta.guilty ^= {_event_id_of(number)}
+                self.meta.guilty ^= {event_id_of(number)}
             case ["amount", amount]:
-                self.amounts = dict.fromkeys(self.orders, amount)
+                self.orders.cost(amount)
 
     def renew(self) -> None:
         for worker in self.workers:
@@ -442,37 +373,29 @@ class Deliveries(RuleBasedStateMachine):
         self.ledger.expire(feed.feed, DATASET, oldest)
         self.ledger.close_doubt(feed.feed, DATASET, self.policy)
         keys = self.ledger.due_keys(feed.feed, DATASET, self.policy, limit=100)
-        return [int(key.removeprefix("o-")) for key in keys]
+        return [number_of(key) for key in keys]
 
     def pass_gate(self, bad: list[str]) -> None:
         self.gate = self.ledger.open_validation(self.run, "suite")
         rows = [(key, "gate.failed") for key in bad]
-        self.ledger.quarantine(self.run, self.gate, rows, self.started)
-        self.read.update(bad)
+        self.ledger.quarantine(self.run, self.gate, rows, self.orders.started)
+        self.books.read.update(bad)
 
     def replay(self, state: str) -> None:
         choice = {
             "states": [state], "reason": None, "keys": None, "start": None, "end": None,
         }  # fmt: skip
-        ids = {row["source_key"]: row["event_id"] for row in self.look()["deliveries"]}
+        ids = {
+            row["source_key"]: row["event_id"]
+            for row in self.books.look()["deliveries"]
+        }
         for key in self.ledger.replay(self.run, choice):
             assert state not in ("accepted", "in_doubt"), f"{state} is replayed"
-            self.held.pop(key, None)
+            self.books.held.pop(key, None)
             # A person's word: Meta has refused it alone, so what went before is void.
             self.meta.forget(ids[key])
 
     # --- what must be true after every step -----------------------------------------------
-
-    def look(self) -> dict[str, Any]:
-        """Return what the ledger says now."""
-        now = datetime.fromtimestamp(self.clock.now(), UTC)
-        # The intent is dated a moment after the lease is looked at.
-        values = {
-            "now": now,
-            "cover": COVER_SECONDS - 1,
-            "window_began": now - timedelta(seconds=WINDOW),
-        }
-        return self.watch.execute(_LOOK, values).fetchone() or {}
 
     @invariant()
     def the_ledger_says_the_truth(self) -> None:
@@ -482,77 +405,7 @@ class Deliveries(RuleBasedStateMachine):
 
     def check(self) -> None:
         self.happened.unseen = False
-        found = self.look()
-        self.doubt_since = found["doubt_since"]
-        deliveries = {row["source_key"]: row for row in found["deliveries"]}
-        self.no_row_is_lost(deliveries)
-        self.every_state_is_true(deliveries)
-        self.every_batch_adds_up(found["batches"])
-        assert found["uncovered"] == 0, "a request that its lease does not cover"
-        assert self.over <= set(found["over"]), "an ended lease came back"
-        self.over = set(found["over"])
-        lost = sum(
-            worker.desk is not None and worker.desk.worker_id in self.over
-            for worker in self.workers
-        )
-        reasons = self.meta.unclear_answers + self.broken + lost
-        assert found["unknown"] <= reasons, "a doubt about a clear answer"
-
-    def no_row_is_lost(self, deliveries: dict[str, dict[str, Any]]) -> None:
-        assert self.read <= deliveries.keys(), "a row that was read is not there"
-        for key in self.held:
-            state = deliveries[key]["state"]
-            assert state == "quarantined", f"{key} is {state}, and the gate held it"
-        self.held = {
-            key: row["validation_id"]
-            for key, row in deliveries.items()
-            if row["state"] == "quarantined" and row["validation_id"]
-        }
-
-    def every_state_is_true(self, deliveries: dict[str, dict[str, Any]]) -> None:
-        accepted = set()
-        for key, row in deliveries.items():
-            number = int(key.removeprefix("o-"))
-            event_id = row["event_id"] if _twin_id_of(number) else _event_id_of(number)
-            seen, state = self.meta.receipts.get(event_id or ""), row["state"]
-            doubt = row["doubt_since"]
-            assert row["resends"] <= MOST_RESENDS, f"{key} is sent again and again"
-            if state == "accepted":
-                accepted.add(row["event_id"])
-                assert seen, f"{key} is accepted, and Meta never had it"
-            elif state in NOT_AT_META:
-                assert not doubt, f"{key} is {state}, and in doubt"
-                others = row["event_id"] in self.meta.accepted | accepted
-                assert not seen or others, f"{key} is {state}, and at Meta"
-            elif state == "in_doubt":
-                assert doubt, f"{key} is in doubt since never"
-                proven = row["batch_id"] in self.proven
-                assert not proven, f"{key} is in doubt, and Meta said yes"
-            elif state == "refused":
-                assert doubt or not seen, f"{key} is refused, and at Meta"
-                alone = event_id in self.meta.refused_alone
-                assert alone, f"{key} is refused, and Meta never refused it alone"
-            else:
-                assert row["batch_state"] in ("claimed", "sending"), key
-                assert row["ended_at"] is None, f"{key} is on the desk of nobody"
-                sure = row["batch_state"] == "claimed" and not row["batch_doubt"]
-                assert doubt or not sure or not seen, f"{key} is claimed, and at Meta"
-        assert accepted >= self.meta.accepted, "an acceptance was taken back"
-        self.meta.accepted |= accepted
-        self.finished = {
-            int(key.removeprefix("o-"))
-            for key, row in deliveries.items()
-            if row["state"] in ("accepted", "expired", "refused")
-            or row["reason"] in ("doubt.window_over", "doubt.held")
-        }
-
-    def every_batch_adds_up(self, batches: list[dict[str, Any]]) -> None:
-        for row in batches:
-            live = row["state"] in ("claimed", "sending")
-            assert row["claimed"] == (row["events"] if live else 0), row
-            assert row["flying"] == (row["state"] == "sending"), row
-            assert row["made"] == row["attempts"], row
-            assert not (live and row["ended"]), row
+        self.books.check(self.workers)
 
     # --- and when the faults are over --------------------------------------------------------
 
@@ -573,37 +426,23 @@ class Deliveries(RuleBasedStateMachine):
         self.clock.ahead += 181
         self.set_clock()
         self.ledger.rescue()
-        self.amounts.clear()
-        self.withheld.clear()
+        self.orders.mend()
         self.meta.guilty.clear()
         gate = self.ledger.open_validation(self.run, "suite")
         before = None
         while before != (before := self.states()):
             self.clock.ahead += HOUR + 1  # Meta asked to be left alone so long, at most
             self.set_clock()
-            for numbers in (self.orders, self.tend()):
+            for numbers in (self.orders.numbers, self.tend()):
                 if numbers:
                     self.go(self.hire(numbers, gate=gate), "accept", to="the end")
                 self.check()
-        states = Counter(self.states().values())
-        assert not states["pending"], states
-        assert not states["claimed"], states
+        self.books.nothing_is_owed()
 
     def states(self) -> dict[str, str]:
-        return {row["source_key"]: row["state"] for row in self.look()["deliveries"]}
-
-
-def _twin_of(number: int) -> int:
-    return number + {TWINS[0]: 1, TWINS[1]: -1}.get(number % 6, 0)
-
-
-def _twin_id_of(number: int) -> str | None:
-    return f"twins {number // 6}" if number % 6 in TWINS else None
-
-
-def _event_id_of(number: int) -> str:
-    made = names.event_id(DATASET, "Purchase", f"o-{number}")
-    return _twin_id_of(number) or made
+        return {
+            row["source_key"]: row["state"] for row in self.books.look()["deliveries"]
+        }
 
 
 def _set_clock(cursor: psycopg.Cursor[dict[str, Any]], clock: Clock) -> None:

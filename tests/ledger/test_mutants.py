@@ -8,11 +8,9 @@ import pytest
 from hypothesis import seed
 from hypothesis.stateful import run_state_machine_as_test
 from tests.ledger.machine import Deliveries, bound, how_long
-from tests.ledger.mutants import MUTANTS, Mutant
+from tests.ledger.mutants import MUTANTS, STEPS, WALKS, Mutant
 
 from demo.postgres import Postgres
-
-WALKS, STEPS = 5, 50
 
 
 @pytest.fixture(scope="module")
