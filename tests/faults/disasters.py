@@ -144,12 +144,10 @@ def short_lease(world: World, rng: Random, _: Speed) -> tuple[Play, Books]:
     for _ in range(3):
         workers.append(play.deliver(pace=slow))
         workers[-1].wait(rng.uniform(0.3, 0.9))
-    for worker in workers:
-        play.expect("ends", worker.wait() in ("done", "failed"), True)
-    query = (
-        "select count(*) from capi.workers where dataset_id = %s and ended_how = 'lost'"
-    )
-    play.notes["rescued alive"] = world.sql(query, play.shop.dataset)[0][0]
+    ends = [worker.wait() for worker in workers]
+    play.expect("ends", set(ends) <= {"done", "failed"}, True)
+    # Whether a rescue or the worker itself saw first that its lease was over.
+    play.notes["over before the work"] = ends.count("failed")
     return play, play.close()
 
 

@@ -170,7 +170,7 @@ class TestOtherEnds:
     ) -> None:
         trials = harness.trials("short lease")
         assert broken(trials) == {}
-        assert total(trials, "rescued alive") > 0
+        assert total(trials, "over before the work") > 0
 
     @pytest.mark.matrix("H27")
     def test_repeats_that_meta_counts_are_counted_here_and_none_where_a_feed_holds(

@@ -113,7 +113,7 @@ class TestAReplay:
         before = demo.received()
         demo.run(
             "replay_deliveries", feed="offline_purchases", reason="currency.unknown",
-            dry_run=False,
+            why="the currency was corrected", dry_run=False,
         )  # fmt: skip
         after = demo.received()
         assert after.keys() - before.keys() == {event_id(DATASET, "Purchase", key)}
