@@ -126,9 +126,13 @@ class Airflow:
         (self.folder / "config" / "airflow_local_settings.py").write_text(
             self._local_settings
         )
+        run([sys.executable, "-m", "airflow", "db", "migrate"], self.environment(base))
+        self.resume(base)
+
+    def resume(self, base: Mapping[str, str]) -> None:
+        """Start what does not run."""
         environment = self.environment(base)
         airflow = [sys.executable, "-m", "airflow"]
-        run([*airflow, "db", "migrate"], environment)
         for program in self.programs:
             extra = ["--port", str(self.port)] if program.name == "api-server" else []
             program.start([*airflow, *_PROGRAMS[program.name], *extra], environment)
