@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
 from json.encoder import encode_basestring
 from typing import Final
@@ -18,23 +17,28 @@ from zoneinfo import ZoneInfo
 
 from meta_capi import moments, spec
 from meta_capi.built import Built, Columns
-from meta_capi.custom_data import custom_data
+from meta_capi.custom_data import CustomData
 from meta_capi.feed import Feed, Moment
 from meta_capi.lifecycle import State
 from meta_capi.names import (
     clean_text,
     event_id,
+    event_ids,
     holds_address,
-    key_of,
+    keys_of,
     occurrence_key,
 )
 from meta_capi.normalise import Flaw, text_of
-from meta_capi.privacy import matches, privacy
+from meta_capi.privacy import Privacy
+from meta_capi.rows import Rows, Verdict, each
 from meta_capi.user_data import UserData
 
 __all__ = ["Builder"]
 
-_SENDABLE: Final = State.PENDING
+_IN_FUTURE: Final[Verdict] = (State.QUARANTINED, "time.in_future")
+_TOO_OLD: Final[Verdict] = (State.EXPIRED, "window.over")
+_BEFORE_LEAD: Final[Verdict] = (State.QUARANTINED, "stage.before_lead")
+_TOO_LARGE: Final[Verdict] = (State.QUARANTINED, "event.too_large")
 # What no datetime can name is older than any window; the ledger keeps no time of it.
 _FIRST_SECOND: Final = int(datetime.min.replace(tzinfo=UTC).timestamp())
 
@@ -54,12 +58,17 @@ class Builder:
     ) -> None:
         self._feed = feed
         self._dataset_id = dataset_id
-        self._digest_key = digest_key
+        self._fingerprints = hashlib.blake2b(key=digest_key, digest_size=16)
+        self._privacy = Privacy(feed)
         self._users = UserData(feed, today)
+        self._customs = CustomData(feed)
         self._keyless: Counter[str] = Counter()
-        self._consent = matches(feed.consent.granted)
-        self._prefixes = {name: _prefix(name) for name in feed.event_names}
-        self._middle = f',"action_source":"{feed.event.action_source}"'
+        self._stages: dict[object, str | Verdict] = {}
+        self._heads = {
+            name: f'{{"event_name":{encode_basestring(name)},"event_time":'
+            for name in feed.event_names
+        }
+        self._source = f',"action_source":"{feed.event.action_source}"'
         self._window = int(feed.longest_window.total_seconds())
         self._margin = int(feed.window.margin.total_seconds())
         self._holding = int(feed.holding_period.total_seconds())
@@ -67,256 +76,239 @@ class Builder:
     def build(self, columns: Columns, now: int) -> Built:
         """Build one slice. `now` is in seconds since 1970."""
         built = self._named(columns)
-        alive = list(range(len(built)))
-        for check in (self._keep_keyed, self._keep_consented, self._keep_staged):
-            alive = check(columns, built, alive)
-        alive = self._keep_timely(columns, built, alive, now)
-        alive = self._keep_identified(columns, built, alive)
-        custom, alive = custom_data(self._feed, columns, built, alive)
-        users, alive = self._users.members(columns, built, alive)
-        self._assemble(columns, built, alive, custom, users)
+        rows = Rows(columns, built)
+        self._keep_keyed(rows)
+        self._privacy.keep_consented(rows)
+        self._keep_staged(rows)
+        self._keep_timely(rows, now)
+        self._keep_identified(rows)
+        customs = self._customs.members(rows)
+        users, kept = self._users.members(rows)
+        self._assemble(rows, kept.of(customs), users)
         return built
 
     # --- what the row is called ---------------------------------------------------
 
     def _named(self, columns: Columns) -> Built:
-        keys = self._source_keys(columns)
-        rows = len(keys)
+        keys = keys_of([columns[name] for name in self._feed.source.key])
+        count = len(keys)
+        zone = self._feed.cursor_zone
         return Built(
             source_keys=keys,
             cursors=[
-                _aware(at, self._feed.cursor_zone)
+                at if type(at) is datetime and at.tzinfo else _aware(at, zone)
                 for at in columns[self._feed.source.cursor.column]
             ],
-            event_names=[self._feed.event.name] * rows,
-            event_ids=[None] * rows,
-            event_times=[None] * rows,
-            states=[_SENDABLE] * rows,
-            reasons=[None] * rows,
-            masks=[0] * rows,
-            bodies=[None] * rows,
-            digests=[None] * rows,
-            values=[None] * rows,
-            currencies=[None] * rows,
-            not_before=[None] * rows,
+            event_names=[self._feed.event.name] * count,
+            event_ids=[None] * count,
+            event_times=[None] * count,
+            states=[State.PENDING] * count,
+            reasons=[None] * count,
+            masks=[0] * count,
+            bodies=[None] * count,
+            digests=[None] * count,
+            values=[None] * count,
+            currencies=[None] * count,
+            not_before=[None] * count,
         )
 
-    def _source_keys(self, columns: Columns) -> list[str]:
-        return [
-            key_of(parts)
-            for parts in zip(
-                *(columns[name] for name in self._feed.source.key), strict=True
-            )
-        ]
-
-    def _keep_keyed(
-        self, columns: Columns, built: Built, alive: list[int]
-    ) -> list[int]:
-        keys = built.source_keys
+    def _keep_keyed(self, rows: Rows) -> None:
+        keys = rows.built.source_keys
         if (
             "" not in keys
             and len(set(keys)) == len(keys)
             and max(map(len, keys), default=0) <= spec.MAX_EVENT_ID_CHARACTERS
             and not any("@" in key for key in keys)
         ):
-            return alive
+            return
         times = Counter(keys)
+        odd = {
+            key
+            for key, count in times.items()
+            if count > 1
+            or not key
+            or len(key) > spec.MAX_EVENT_ID_CHARACTERS
+            or holds_address(key)
+        }
         seen: Counter[str] = Counter()
-        kept = []
-        for row in alive:
-            key = keys[row]
+        held: list[Verdict | None] = [None] * len(keys)
+        for row, key in enumerate(keys):
+            if key not in odd:
+                continue
             seen[key] += 1
             if not key:
-                keys[row] = self._name_for_nameless(columns, row)
-                built.hold(row, State.QUARANTINED, self._key_flaw(columns, row))
+                name, reason = (
+                    self._name_for_nameless(rows, row),
+                    self._key_flaw(rows, row),
+                )
             elif len(key) > spec.MAX_EVENT_ID_CHARACTERS:
                 name = f"long:{self._fingerprint(key.encode()).hex()}"
-                keys[row] = occurrence_key(name, seen[key])
-                built.hold(row, State.QUARANTINED, "key.too_long")
+                name, reason = occurrence_key(name, seen[key]), "key.too_long"
             elif holds_address(key):
                 name = f"personal:{self._fingerprint(key.encode()).hex()}"
-                keys[row] = occurrence_key(name, seen[key])
-                built.hold(row, State.QUARANTINED, "key.personal")
-            elif times[key] > 1:
-                keys[row] = occurrence_key(key, seen[key])
-                built.hold(row, State.QUARANTINED, "key.duplicate")
+                name, reason = occurrence_key(name, seen[key]), "key.personal"
             else:
-                kept.append(row)
-        return kept
+                name, reason = occurrence_key(key, seen[key]), "key.duplicate"
+            keys[row], held[row] = name, (State.QUARANTINED, reason)
+        rows.hold(held)
 
-    def _key_flaw(self, columns: Columns, row: int) -> str:
-        texts = [text_of(columns[name][row]) for name in self._feed.source.key]
+    def _key_flaw(self, rows: Rows, row: int) -> str:
+        texts = [text_of(rows.column(name)[row]) for name in self._feed.source.key]
         return "key.missing" if None in texts else "text.unreadable"
 
-    def _name_for_nameless(self, columns: Columns, row: int) -> str:
+    def _name_for_nameless(self, rows: Rows, row: int) -> str:
         """Name a row without a key by its content, to know it when it is read again."""
-        content = repr([text_of(columns[name][row]) for name in self._feed.columns])
+        content = repr([text_of(rows.column(name)[row]) for name in self._feed.columns])
         name = f"nokey:{self._fingerprint(content.encode()).hex()}"
         self._keyless[name] += 1
         return occurrence_key(name, self._keyless[name])
 
     def _fingerprint(self, content: bytes) -> bytes:
-        return hashlib.blake2b(content, key=self._digest_key, digest_size=16).digest()
+        fingerprint = self._fingerprints.copy()
+        fingerprint.update(content)
+        return fingerprint.digest()
 
     # --- whether it may go out ----------------------------------------------------
 
-    def _keep_consented(
-        self, columns: Columns, built: Built, alive: list[int]
-    ) -> list[int]:
-        name = self._feed.consent.column
-        if name is None:
-            return alive
-        return _keep(
-            built,
-            alive,
-            columns[name],
-            self._consent,
-            State.WITHHELD,
-            "consent.not_given",
-        )
-
-    def _keep_staged(
-        self, columns: Columns, built: Built, alive: list[int]
-    ) -> list[int]:
+    def _keep_staged(self, rows: Rows) -> None:
         stages = self._feed.event.stages
         if stages is None:
-            return alive
-        kept = []
-        ignored = set(stages.ignore)
-        column = columns[stages.column]
-        for row in alive:
-            stage = clean_text(column[row])
-            if name := stages.map.get(stage) if stage else None:
-                built.event_names[row] = name
-                kept.append(row)
-            elif stage in ignored:
-                built.hold(row, State.WITHHELD, "stage.ignored")
-            else:
-                built.hold(
-                    row,
-                    State.QUARANTINED,
-                    "stage.unknown" if stage else "stage.missing",
-                )
-        return kept
+            return
+        found = each(rows.column(stages.column), self._stage, self._stages)
+        for place, name in zip(rows.places, found, strict=True):
+            if type(name) is str:
+                rows.built.event_names[place] = name
+        rows.hold([name if type(name) is tuple else None for name in found])
 
-    def _keep_timely(
-        self, columns: Columns, built: Built, alive: list[int], now: int
-    ) -> list[int]:
+    def _stage(self, value: object) -> str | Verdict:
+        stages = self._feed.event.stages
+        stage = clean_text(value)
+        if stages and stage and (name := stages.map.get(stage)):
+            return name
+        if stages and stage in stages.ignore:
+            return State.WITHHELD, "stage.ignored"
+        return State.QUARANTINED, "stage.unknown" if stage else "stage.missing"
+
+    def _keep_timely(self, rows: Rows, now: int) -> None:
+        built = rows.built
         latest = now + spec.FUTURE_TOLERANCE_SECONDS
         oldest = now - self._window + self._margin
-        kept = []
-        read = _moment_reader(self._feed.event.time)
-        column = columns[self._feed.event.time.column]
-        for row in alive:
-            at = read(column[row])
-            if not isinstance(at, int):
-                built.hold(
-                    row, State.QUARANTINED, "time.missing" if at is None else at.value
-                )
-                continue
-            if at > latest:
-                built.hold(row, State.QUARANTINED, "time.in_future")
-                continue
-            built.event_times[row] = at if at >= _FIRST_SECOND else None
-            if at < oldest:
-                built.hold(row, State.EXPIRED, "window.over")
-            elif self._holding and at + self._holding > now:
-                built.hold(row, State.PENDING, "holding")
-                built.not_before[row] = at + self._holding
+        times = _read_moments(self._feed.event.time, rows)
+        held: list[Verdict | None] = []
+        for place, at in zip(rows.places, times, strict=True):
+            verdict: Verdict | None = None
+            if type(at) is not int:
+                reason = at.value if isinstance(at, Flaw) else "time.missing"
+                verdict = (State.QUARANTINED, reason)
+            elif at > latest:
+                verdict = _IN_FUTURE
             else:
-                kept.append(row)
-        return self._keep_after_lead(columns, built, kept)
+                built.event_times[place] = at if at >= _FIRST_SECOND else None
+                if at < oldest:
+                    verdict = _TOO_OLD
+                elif self._holding and at + self._holding > now:
+                    verdict = (State.PENDING, "holding")
+                    built.not_before[place] = at + self._holding
+            held.append(verdict)
+        rows.hold(held)
+        self._keep_after_lead(rows)
 
-    def _keep_after_lead(
-        self, columns: Columns, built: Built, alive: list[int]
-    ) -> list[int]:
+    def _keep_after_lead(self, rows: Rows) -> None:
         stages = self._feed.event.stages
         if stages is None:
-            return alive
-        read = _moment_reader(stages.lead_created)
-        column = columns[stages.lead_created.column]
-        kept = []
-        for row in alive:
-            created, at = read(column[row]), built.event_times[row]
-            # A creation that nobody knows cannot be later than the stage.
-            if isinstance(created, int) and at is not None and at < created:
-                built.hold(row, State.QUARANTINED, "stage.before_lead")
-            else:
-                kept.append(row)
-        return kept
+            return
+        times = rows.of(rows.built.event_times)
+        # A creation that nobody knows cannot be later than the stage.
+        rows.hold(
+            [
+                _BEFORE_LEAD
+                if type(created) is int and at is not None and at < created
+                else None
+                for created, at in zip(
+                    _read_moments(stages.lead_created, rows), times, strict=True
+                )
+            ]
+        )
 
-    def _keep_identified(
-        self, columns: Columns, built: Built, alive: list[int]
-    ) -> list[int]:
-        given = self._feed.event.id
-        kept: list[int] = []
+    def _keep_identified(self, rows: Rows) -> None:
+        built, given = rows.built, self._feed.event.id
+        made = self._made_ids(rows)
+        if given is None:
+            for place, identity in zip(rows.places, made, strict=True):
+                built.event_ids[place] = identity
+            return
+        held: list[Verdict | None] = []
         taken: set[tuple[str | None, str]] = set()
-        for row in alive:
-            name = built.event_names[row]
-            own = text_of(columns[given][row]) if given else None
+        for place, value, other in zip(
+            rows.places, rows.column(given), made, strict=True
+        ):
+            own = text_of(value)
+            identity = own.strip() if isinstance(own, str) else other
+            name = (built.event_names[place], identity)
             if isinstance(own, Flaw):
-                built.hold(row, State.QUARANTINED, "text.unreadable")
-                continue
-            identity = own.strip() if own else self._made_id(built, row)
-            if len(identity) > spec.MAX_EVENT_ID_CHARACTERS:
-                built.hold(row, State.QUARANTINED, "event_id.too_long")
+                held.append((State.QUARANTINED, "text.unreadable"))
+            elif len(identity) > spec.MAX_EVENT_ID_CHARACTERS:
+                held.append((State.QUARANTINED, "event_id.too_long"))
             elif holds_address(identity):
-                built.hold(row, State.QUARANTINED, "event_id.personal")
-            elif (name, identity) in taken:
-                built.hold(row, State.QUARANTINED, "event_id.taken")
+                held.append((State.QUARANTINED, "event_id.personal"))
+            elif name in taken:
+                held.append((State.QUARANTINED, "event_id.taken"))
             else:
-                taken.add((name, identity))
-                built.event_ids[row] = identity
-                kept.append(row)
-        return kept
+                taken.add(name)
+                built.event_ids[place] = identity
+                held.append(None)
+        rows.hold(held)
 
-    def _made_id(self, built: Built, row: int) -> str:
-        name, key = str(built.event_names[row]), built.source_keys[row]
-        return event_id(self._dataset_id, name, key)
+    def _made_ids(self, rows: Rows) -> list[str]:
+        keys, names = rows.of(rows.built.source_keys), rows.of(rows.built.event_names)
+        if len(set(names)) == 1:
+            return list(event_ids(self._dataset_id, str(names[0]), keys))
+        return [
+            event_id(self._dataset_id, str(name), key)
+            for name, key in zip(names, keys, strict=True)
+        ]
 
     # --- the event --------------------------------------------------------------------
 
-    def _assemble(
-        self, columns: Columns, built: Built, alive: list[int], custom: dict[int, str],
-        users: list[str],
-    ) -> None:  # fmt: skip
-        extras = privacy(self._feed, columns, built, alive)
-        for row, members, extra in zip(alive, users, extras, strict=True):
-            data = custom[row]
-            text = (
-                f"{self._prefixes[str(built.event_names[row])]}{built.event_times[row]}"
-                f',"event_id":{encode_basestring(str(built.event_ids[row]))}{self._middle}{extra}'
-                f',"user_data":{{{members}}}'
-                f'{f""","custom_data":{{{data}}}""" if data else ""}}}'
+    def _assemble(self, rows: Rows, customs: list[str], users: list[str]) -> None:
+        built = rows.built
+        heads = [self._heads[str(name)] for name in rows.of(built.event_names)]
+        bodies = [
+            (
+                f'{head}{at},"event_id":{identity}{self._source}{extra}'
+                f',"user_data":{{{user[1:]}}}{_custom(custom)}}}'
+            ).encode()
+            for head, at, identity, extra, user, custom in zip(
+                heads,
+                rows.of(built.event_times),
+                map(encode_basestring, rows.of(built.event_ids)),  # type: ignore[arg-type]
+                self._privacy.members(rows),
+                users,
+                customs,
+                strict=True,
             )
-            body = text.encode()
-            if len(body) > spec.MAX_BYTES_PER_EVENT:
-                built.hold(row, State.QUARANTINED, "event.too_large")
-                continue
-            built.bodies[row] = body
-            built.digests[row] = self._fingerprint(body)
+        ]
+        if max(map(len, bodies), default=0) > spec.MAX_BYTES_PER_EVENT:
+            held = [
+                _TOO_LARGE if len(body) > spec.MAX_BYTES_PER_EVENT else None
+                for body in bodies
+            ]
+            bodies = rows.hold(held).of(bodies)
+        for place, body in zip(rows.places, bodies, strict=True):
+            built.bodies[place] = body
+            built.digests[place] = self._fingerprint(body)
 
 
-def _prefix(name: str) -> str:
-    return f'{{"event_name":{encode_basestring(name)},"event_time":'
+def _custom(members: str) -> str:
+    return f',"custom_data":{{{members[1:]}}}' if members else ""
 
 
-def _keep(
-    built: Built, alive: list[int], column: Sequence[object],
-    good: Callable[[object], bool], state: State, reason: str,
-) -> list[int]:  # fmt: skip
-    kept = []
-    for row in alive:
-        if good(column[row]):
-            kept.append(row)
-        else:
-            built.hold(row, state, reason)
-    return kept
-
-
-def _moment_reader(part: Moment) -> Callable[[object], int | Flaw | None]:
+def _read_moments(part: Moment, rows: Rows) -> list[int | Flaw | None]:
     zone = ZoneInfo(part.timezone) if part.timezone else None
-    return lambda value: moments.epoch_seconds(value, format=part.format, zone=zone)
+    return [
+        moments.epoch_seconds(value, format=part.format, zone=zone)
+        for value in rows.column(part.column)
+    ]
 
 
 def _aware(value: object, zone: ZoneInfo) -> datetime:

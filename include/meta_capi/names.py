@@ -7,19 +7,20 @@ read.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from meta_capi.normalise import email, text_of
+from meta_capi.normalise import email, is_plain, text_of
 
 __all__ = [
-    "clean_text", "event_id", "holds_address", "joined_key", "key_of", "occurrence_key",
-    "split_key",
+    "clean_text", "event_id", "event_ids", "holds_address", "joined_key", "key_of",
+    "keys_of", "occurrence_key", "split_key",
 ]  # fmt: skip
 
 # Our own namespace for UUIDv5 event ids. Another would make every event new to Meta.
 _NAMESPACE: Final = bytes.fromhex("6f2b1c5e8d3a4f71b0c95e7a2d4c8f16")
 _OCCURRENCE: Final = "#dup"
+_VARIANT: Final = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
 
 def clean_text(value: object) -> str | None:
@@ -59,6 +60,16 @@ def key_of(values: Iterable[object]) -> str:
     return joined_key(parts) if all(parts) else ""
 
 
+def keys_of(columns: Sequence[Sequence[object]]) -> list[str]:
+    """Return the source keys of rows, given their key columns."""
+    if len(columns) > 1:
+        return [key_of(parts) for parts in zip(*columns, strict=True)]
+    return [
+        value if type(value) is str and is_plain(value) else key_of([value])
+        for value in columns[0]
+    ]
+
+
 def holds_address(key: str) -> bool:
     """Tell whether a part of a key is an e-mail address: such a key names a person.
 
@@ -93,17 +104,21 @@ def event_id(dataset_id: str, event_name: str, source_key: str) -> str:
     >>> event_id("1234567890", "Purchase", "ord-1")
     'dc00c8e7-954b-51f9-bcc6-919bc28bb6ee'
     """
-    name = f"{dataset_id}\n{event_name}\n{source_key}".encode()
-    digits = hashlib.sha1(_NAMESPACE + name, usedforsecurity=False).hexdigest()
-    variant = "89ab"[int(digits[16], 16) & 3]
-    parts = (
-        digits[:8],
-        digits[8:12],
-        f"5{digits[13:16]}",
-        f"{variant}{digits[17:20]}",
-        digits[20:32],
+    return next(event_ids(dataset_id, event_name, [source_key]))
+
+
+def event_ids(
+    dataset_id: str, event_name: str, source_keys: Iterable[str]
+) -> Iterator[str]:
+    """Yield the event ids of many conversions, as `event_id` names each."""
+    start = hashlib.sha1(
+        _NAMESPACE + f"{dataset_id}\n{event_name}\n".encode(), usedforsecurity=False
     )
-    return "-".join(parts)
+    for key in source_keys:
+        digest = start.copy()
+        digest.update(key.encode())
+        d = digest.hexdigest()
+        yield f"{d[:8]}-{d[8:12]}-5{d[13:16]}-{_VARIANT[d[16]]}{d[17:20]}-{d[20:32]}"
 
 
 def occurrence_key(key: str, number: int) -> str:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 from meta_capi import spec
-from meta_capi.built import Built, Columns
 from meta_capi.feed import Feed
+from meta_capi.lifecycle import State
 from meta_capi.names import clean_text
 from meta_capi.normalise import state, text_of
+from meta_capi.rows import Rows, Verdict, each
 
-__all__ = ["matches", "privacy"]
+__all__ = ["Privacy", "matches"]
+
+_NO_CONSENT: Final[Verdict] = (State.WITHHELD, "consent.not_given")
 
 _YES: Final = frozenset({"true", "t", "yes", "y", "on", "1"})
 _NO: Final = frozenset({"false", "f", "no", "n", "off", "0"})
@@ -37,24 +40,50 @@ def matches(values: Sequence[object]) -> Callable[[object], bool]:
     return match
 
 
-def privacy(feed: Feed, columns: Columns, built: Built, alive: list[int]) -> list[str]:
-    """Return the members for opt_out and limited data use, with a leading comma."""
-    ldu, opt_out = feed.limited_data_use, feed.opt_out
-    out = [""] * len(alive)
-    if ldu:
-        flagged = matches(ldu.values)
-        for place, row in enumerate(alive):
-            if flagged(columns[ldu.column][row]):
-                number = _ldu_state(columns[ldu.state][row]) if ldu.state else None
-                if number is None:
-                    built.flaws["ldu.state_unknown"] += 1
-                out[place] = _ldu(number)
-    if opt_out:
-        flagged = matches(opt_out.values)
-        for place, row in enumerate(alive):
-            if flagged(columns[opt_out.column][row]):
-                out[place] += ',"opt_out":true'
-    return out
+class Privacy:
+    """What customers allowed, for one feed. Keeps what it learnt of repeated values."""
+
+    def __init__(self, feed: Feed) -> None:
+        self._feed = feed
+        self._consents = matches(feed.consent.granted)
+        self._known: tuple[dict[object, Any], ...] = ({}, {}, {}, {})
+
+    def keep_consented(self, rows: Rows) -> None:
+        """Hold the rows without consent."""
+        name = self._feed.consent.column
+        if name is not None:
+            given = each(rows.column(name), self._consents, self._known[0])
+            rows.hold([None if yes else _NO_CONSENT for yes in given])
+
+    def members(self, rows: Rows) -> Sequence[str]:
+        """Return the members for opt_out and limited data use, with a leading comma."""
+        ldu, opt_out = self._feed.limited_data_use, self._feed.opt_out
+        members = [""] * len(rows)
+        if ldu:
+            flags = each(rows.column(ldu.column), matches(ldu.values), self._known[1])
+            if any(flags):
+                states = rows.column(ldu.state) if ldu.state else [None] * len(rows)
+                numbers = each(states, _ldu_state, self._known[2])
+                members = [
+                    _ldu(number) if flag else ""
+                    for flag, number in zip(flags, numbers, strict=True)
+                ]
+                unknown = sum(
+                    flag and number is None
+                    for flag, number in zip(flags, numbers, strict=True)
+                )
+                rows.built.flaws.update(
+                    {"ldu.state_unknown": unknown} if unknown else {}
+                )
+        if opt_out:
+            flags = each(
+                rows.column(opt_out.column), matches(opt_out.values), self._known[3]
+            )
+            members = [
+                member + ',"opt_out":true' if flag else member
+                for member, flag in zip(members, flags, strict=True)
+            ]
+        return members
 
 
 def _ldu_state(raw: object) -> int | None:

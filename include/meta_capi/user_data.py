@@ -2,115 +2,137 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable, Sequence
 from datetime import date
+from itertools import compress
+from typing import Final
 
 from meta_capi import match_keys
-from meta_capi.built import Built, Columns, bound
-from meta_capi.feed import Feed
+from meta_capi.feed import Feed, MatchKeyPart
 from meta_capi.lifecycle import State
 from meta_capi.normalise import Flaw, country, text_of
+from meta_capi.rows import Kept, Rows, Verdict, each, each_pair
 
 __all__ = ["UserData"]
+
+_BY_COUNTRY: Final = frozenset({"st", "zp"})
+# A customer's own: to remember them costs more than to read the few that come again.
+_OWN: Final = frozenset({
+    "em", "ph", "external_id", "client_ip_address", "client_user_agent", "fbc", "fbp",
+    "subscription_id", "fb_login_id", "lead_id", "madid",
+})  # fmt: skip
+
+
+class _Flawed(str):
+    """No member, and why."""
+
+    reason: str
 
 
 class UserData:
     """The match keys of one feed. Keeps what it learnt of repeated values."""
 
     def __init__(self, feed: Feed, today: date) -> None:
-        self._feed = feed
+        self._parts = {
+            key: feed.user_data[key] for key in match_keys.KEYS if key in feed.user_data
+        }
         self._today = today
-        self._countries: dict[str, str | None] = {}
-        self._fragments: dict[str, dict[object, tuple[int, str] | str | None]] = {}
+        self._countries: dict[object, str | None] = {}
+        self._known: dict[str, dict[object, str]] = {key: {} for key in self._parts}
+        self._bits = [match_keys.KEYS[key].bit for key in self._parts]
 
-    def members(
-        self, columns: Columns, built: Built, alive: list[int]
-    ) -> tuple[list[str], list[int]]:
-        """Return the JSON members of user_data of the kept rows, and those rows."""
-        codes = self._country_codes(columns, alive)
-        found: list[list[str]] = [[] for _ in alive]
-        masks = [0] * len(alive)
-        for key in match_keys.KEYS:
-            if key in self._feed.user_data:
-                self._read_key(key, columns, built, alive, codes, found, masks)
-        kept, members = [], []
-        for row, mask, texts in zip(alive, masks, found, strict=True):
-            built.masks[row] = mask
-            if not mask:
-                built.hold(row, State.WITHHELD, "match_keys.none")
-            elif match_keys.too_broad(mask):
-                built.hold(row, State.WITHHELD, "match_keys.too_broad")
-            else:
-                kept.append(row)
-                members.append(",".join(texts))
-        return members, kept
+    def members(self, rows: Rows) -> tuple[list[str], Kept]:
+        """Return user_data's JSON members, with a leading comma, and the rows it kept."""
+        codes = self._country_codes(rows)
+        columns = [
+            self._read_key(key, part, rows, codes) for key, part in self._parts.items()
+        ]
+        for column in columns:
+            _count_flaws(column, rows.built.flaws)
+        full = sum(self._bits)
+        masks = [
+            full if "" not in texts else self._mask(texts)
+            for texts in zip(*columns, strict=True)
+        ]
+        for place, mask in zip(rows.places, masks, strict=True):
+            rows.built.masks[place] = mask
+        members = list(map("".join, zip(*columns, strict=True)))
+        verdicts = {mask: _verdict(mask) for mask in set(masks)}
+        kept = rows.hold([verdicts[mask] for mask in masks])
+        return kept.of(members), kept
 
-    def _country_codes(self, columns: Columns, alive: list[int]) -> list[str | None]:
+    def _mask(self, texts: Sequence[str]) -> int:
+        return sum(compress(self._bits, texts))
+
+    def _country_codes(self, rows: Rows) -> list[str | None]:
         """Return each row's country, which phones, states and postcodes are read by."""
-        part = self._feed.user_data.get("country")
+        part = self._parts.get("country")
         default = part.default if part else None
         if part is None or part.column is None:
-            return [default] * len(alive)
-        column, known = columns[part.column], self._countries
-        codes = []
-        for row in alive:
-            raw = column[row]
-            if type(raw) is not str:
-                codes.append(_country_code(raw, default))
-                continue
-            if raw not in known:
-                bound(known)
-                known[raw] = _country_code(raw, default)
-            codes.append(known[raw])
-        return codes
+            return [default] * len(rows)
+        return each(
+            rows.column(part.column),
+            lambda value: _country_code(value, default),
+            self._countries,
+        )
 
     def _read_key(
-        self, key: str, columns: Columns, built: Built, alive: list[int],
-        codes: list[str | None], found: list[list[str]], masks: list[int],
-    ) -> None:  # fmt: skip
-        part = self._feed.user_data[key]  # type: ignore[index]
-        column = columns[part.column] if part.column else [None] * len(built)
-        cache = self._fragments.setdefault(key, {})
-        by_country = key in ("ph", "st", "zp")
-        bit = match_keys.KEYS[key].bit
-        for place, row in enumerate(alive):
-            raw = column[row]
-            if raw is None and part.default is None:
-                continue
-            code = codes[place]
-            # Only texts are looked up: 1, True and Decimal(1) are equal, and are not
-            # the same text.
-            name = (raw, code) if by_country else raw
-            if type(raw) is str and name in cache:
-                entry = cache[name]
-            else:
-                entry = self._fragment(key, raw, code)
-                if type(raw) is str:
-                    bound(cache)
-                    cache[name] = entry
-            if type(entry) is tuple:
-                masks[place] |= bit
-                found[place].append(entry[1])
-            elif entry is not None:
-                built.flaws[str(entry)] += 1
+        self, key: str, part: MatchKeyPart, rows: Rows, codes: list[str | None]
+    ) -> list[str]:
+        """Return the JSON member of every row, with a leading comma, or nothing."""
+        read = self._reader(key, part)
+        if part.column is None:
+            return [read(None, None)] * len(rows)
+        column = rows.column(part.column)
+        if key in _OWN:
+            return list(map(read, column, codes))
+        if key in _BY_COUNTRY:
+            return each_pair(column, codes, read, self._known[key])
+        return each(column, lambda value: read(value, None), self._known[key])
 
-    def _fragment(
-        self, key: str, raw: object, code: str | None
-    ) -> tuple[int, str] | str | None:
-        """Return a match key's JSON member, or the flaw's code, or None for nothing."""
-        part = self._feed.user_data[key]  # type: ignore[index]
-        context = match_keys.Context(
-            country=code.lower() if code else None,
-            phone_country=part.default_country,
-            birthday_format=part.format,
-            external_id_mode=part.mode or "normalised",
-            today=self._today,
-        )
-        values = match_keys.read(key, raw, context)
-        if values is None and part.default is not None:
-            values = match_keys.read(key, part.default, context)
-        if isinstance(values, Flaw):
-            return values.value
-        return (1, match_keys.fragment(key, values)) if values else None
+    def _reader(
+        self, key: str, part: MatchKeyPart
+    ) -> Callable[[object, str | None], str]:
+        """Return the function of one value and of its row's country."""
+        quick = match_keys.quick_reader(key, part)
+        bare = part.default is None
+
+        def read(value: object, code: str | None) -> str:
+            if quick is not None and (found := quick(value, code)) is not None:
+                return found
+            if value is None and bare:
+                return ""
+            context = match_keys.Context(
+                country=code.lower() if code else None,
+                phone_country=part.default_country,
+                birthday_format=part.format,
+                external_id_mode=part.mode or "normalised",
+                today=self._today,
+            )
+            values = match_keys.read(key, value, context)
+            if values is None and part.default is not None:
+                values = match_keys.read(key, part.default, context)
+            if isinstance(values, Flaw):
+                flawed = _Flawed()
+                flawed.reason = values.value
+                return flawed
+            return f",{match_keys.fragment(key, values)}" if values else ""
+
+        return read
+
+
+def _count_flaws(column: list[str], flaws: Counter[str]) -> None:
+    if _Flawed in set(map(type, column)):
+        flaws.update(text.reason for text in column if isinstance(text, _Flawed))
+
+
+def _verdict(mask: int) -> Verdict | None:
+    if not mask:
+        return State.WITHHELD, "match_keys.none"
+    if match_keys.too_broad(mask):
+        return State.WITHHELD, "match_keys.too_broad"
+    return None
 
 
 def _country_code(raw: object, default: str | None) -> str | None:

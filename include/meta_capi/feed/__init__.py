@@ -7,9 +7,9 @@ database.
 
 from meta_capi.feed.file import load, load_all, parse
 from meta_capi.feed.model import Feed, json_schema
-from meta_capi.feed.parts import Amount, Flag, Limits, Moment, Text
+from meta_capi.feed.parts import Amount, Flag, Limits, MatchKeyPart, Moment, Text
 
 __all__ = [
-    "Amount", "Feed", "Flag", "Limits", "Moment", "Text", "json_schema", "load",
-    "load_all", "parse",
+    "Amount", "Feed", "Flag", "Limits", "MatchKeyPart", "Moment", "Text", "json_schema",
+    "load", "load_all", "parse",
 ]  # fmt: skip

@@ -11,13 +11,13 @@ import re
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Final
 
 import phonenumbers
 from phonenumbers import PhoneMetadata, PhoneNumber, PhoneNumberFormat, ValidationResult
 
-__all__ = ["by_library", "international", "lacks_country"]
+__all__ = ["by_library", "international", "lacks_country", "quick"]
 
 # E.164 allows 15 digits; dialling out of a country takes a few more (00, 0011). Under 7
 # there is no full number.
@@ -34,6 +34,8 @@ _FLOAT: Final = re.compile(r"\s*(\+?[0-9]{7,17})\.0\s*")
 _EXTENSION: Final = re.compile(r"(?<=[0-9])[\s.,;:(/-]*(?:ext|x|#|доб)", re.IGNORECASE)
 # +44 (0)20 ...: the zero is for callers inside the country.
 _TRUNK_ZERO: Final = re.compile(r"\(\s*0\s*\)")
+# Digits in groups, perhaps one of them in brackets; no zero alone in brackets.
+_PLAIN: Final = re.compile(r"\+?[0-9(](?:[0-9 )/-]|\((?!\s*0\s*\))){5,28}")
 _NOT_DIGITS: Final = re.compile(r"[^0-9]+")
 
 
@@ -57,6 +59,22 @@ def international(text: str, region: str | None) -> str | None:
     return by_library(text, region)
 
 
+def quick(text: str, region: str | None) -> str | None:
+    """Return what `international` does for an ordinary number; None: ask it.
+
+    >>> quick("+1 (650) 555-1212", None), quick("phone", None)
+    ('16505551212', None)
+    """
+    if not _PLAIN.fullmatch(text):
+        return None
+    digits = _NOT_DIGITS.sub("", text)
+    if text[0] == "+":
+        return _by_digits(digits, region, dialled=True) if digits[0] != "0" else None
+    if digits[:2] == "00":
+        return None
+    return _by_digits(digits, region, dialled=False)
+
+
 def lacks_country(text: str, region: str | None) -> bool:
     """Tell whether only the country is missing to read the number."""
     dialled, digits = _digits(_clear(text))
@@ -67,6 +85,7 @@ def lacks_country(text: str, region: str | None) -> bool:
     )
 
 
+@lru_cache(maxsize=16_384)
 def by_library(text: str, region: str | None) -> str | None:
     """Read a number with `phonenumbers` alone: the truth behind `international`.
 
@@ -150,11 +169,14 @@ def _digits(text: str) -> tuple[bool, str]:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """A numbering plan whose trunk prefix, if any, is a single digit."""
+    """A region's numbering plan, as far as digits alone decide."""
 
     code: str
-    trunk: str
     lengths: frozenset[int]
+    prefix: re.Pattern[str] | None
+    """What the library might take off the front of a number."""
+    trunk: str | None
+    """The trunk prefix: a digit, or nothing; None where it is more than that."""
     pattern: re.Pattern[str]
 
 
@@ -163,19 +185,20 @@ def _plan(region: str) -> _Plan | None:
     """Return the region's plan, or None where only the library can read it."""
     data = PhoneMetadata.metadata_for_region(region)
     general = data.general_desc if data else None
-    if data is None or data.country_code is None or general is None:
-        return None
-    trunk = data.national_prefix_for_parsing or ""
     if (
-        trunk not in ("", "0", "1")
-        or data.international_prefix not in ("00", "011")
+        data is None
+        or data.country_code is None
+        or general is None
         or phonenumbers.region_code_for_country_code(data.country_code) != region
     ):
         return None
+    prefix = data.national_prefix_for_parsing or ""
+    simple = prefix in ("", "0", "1") and data.international_prefix in ("00", "011")
     return _Plan(
         code=str(data.country_code),
-        trunk=trunk,
         lengths=frozenset(general.possible_length),
+        prefix=re.compile(prefix) if prefix else None,
+        trunk=prefix if simple else None,
         pattern=re.compile(general.national_number_pattern or ""),
     )
 
@@ -189,7 +212,7 @@ def _by_digits(digits: str, region: str | None, *, dialled: bool) -> str | None:
         national = digits[len(plan.code) :]
     else:
         plan = _plan(region) if region else None
-        if plan is None:
+        if plan is None or plan.trunk is None:
             return None
         national = digits
         if plan.trunk == "0" and digits.startswith("0"):
@@ -198,15 +221,23 @@ def _by_digits(digits: str, region: str | None, *, dialled: bool) -> str | None:
             national = digits[1:]
         elif digits.startswith(plan.code) or len(digits) >= _FEWEST_BARE:
             return None  # may hold its calling code already
-    if len(national) not in plan.lengths or national[0] in ("0", plan.trunk):
+    if len(national) not in plan.lengths:
         return None
+    if plan.prefix and (national[0] == "0" or plan.prefix.match(national)):
+        return None  # the library may take something off
     number = plan.code + national
     return number if _FEWEST <= len(number) <= _MOST else None
 
 
+@cache
+def _region_of_code(code: str) -> str | None:
+    regions = phonenumbers.COUNTRY_CODE_TO_REGION_CODE.get(int(code))
+    return regions[0] if regions else None
+
+
 def _plan_of_code(digits: str) -> _Plan | None:
     for length in (1, 2, 3):
-        regions = phonenumbers.COUNTRY_CODE_TO_REGION_CODE.get(int(digits[:length]))
-        if regions:
-            return _plan(regions[0])
+        region = _region_of_code(digits[:length])
+        if region:
+            return _plan(region)
     return None

@@ -16,7 +16,9 @@ from uuid import UUID
 
 from meta_capi.normalise.flaw import Flaw
 
-__all__ = ["has_letter", "in_a_name", "in_a_place", "kept", "prepared", "text_of"]
+__all__ = [
+    "has_letter", "in_a_name", "in_a_place", "is_plain", "kept", "prepared", "text_of",
+]  # fmt: skip
 
 # [choice] No e-mail address, name or id is longer; an export gone wrong is.
 _LONGEST_TEXT: Final = 2_000
@@ -72,6 +74,12 @@ def text_of(value: object) -> str | Flaw | None:
     return Flaw.VALUE_TEXT_UNREADABLE
 
 
+# Ordinary ids: at least one digit, so that no word for nothing is among them, and nothing
+# that would be trimmed, escaped, or taken for a digest or a number that lost digits.
+is_plain: Final = re.compile(r"[A-Za-z_.:-]{0,30}[0-9][0-9A-Za-z_.:-]{0,30}").fullmatch
+"""Whether `text_of`, `strip` and JSON leave a text as it is; a quick yes, or no."""
+
+
 def _readable(text: str) -> str | Flaw | None:
     if len(text) > _LONGEST_TEXT:
         return Flaw.VALUE_TEXT_UNREADABLE
@@ -80,7 +88,7 @@ def _readable(text: str) -> str | Flaw | None:
         return None
     if "\0" in text or not (text.isascii() or _is_sendable(text)):
         return Flaw.VALUE_TEXT_UNREADABLE
-    if _EXPONENT.fullmatch(text):
+    if "+" in text and _EXPONENT.fullmatch(text):
         return Flaw.VALUE_DAMAGED
     return text
 
