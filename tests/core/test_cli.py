@@ -23,14 +23,14 @@ from meta_capi import match_keys
 from meta_capi.catalogue import REASONS
 from meta_capi.cli import main
 from meta_capi.cli.connections import Connection, database_url, find
-from meta_capi.cli.mask import shape, shown
 from meta_capi.cli.page import Page
 from meta_capi.cli.program import ended
-from meta_capi.cli.rows import readings
 from meta_capi.cli.wiring import Wiring
 from meta_capi.errors import ConfigurationError
 from meta_capi.event import Builder
 from meta_capi.feed import Feed, json_schema, parse
+from meta_capi.judged import readings
+from meta_capi.mask import shape, shown
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 FEED = """

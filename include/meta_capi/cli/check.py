@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from meta_capi.cli.page import Page, number
+from meta_capi.cli.page import Page
 from meta_capi.cli.wiring import Wiring
 from meta_capi.errors import CapiError, ConfigurationError, FeedError
 from meta_capi.feed import Feed, json_schema, load
 from meta_capi.suites import load_suite
+from meta_capi.words import number
 
 __all__ = ["check", "feed_check", "feed_schema", "migrate"]
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from meta_capi.cli.page import Page, moment, number
+from meta_capi.cli.page import Page
 from meta_capi.cli.report import read_time
 from meta_capi.cli.wiring import Wiring
 from meta_capi.errors import ConfigurationError
@@ -20,6 +20,7 @@ from meta_capi.feed import Feed
 from meta_capi.names import joined_key, split_key
 from meta_capi.people import Act, Word, erase, put_back, settle
 from meta_capi.retention import removable, retain
+from meta_capi.words import moment, number
 
 __all__ = ["erase_keys", "restored", "retain_feeds", "settle_doubts"]
 

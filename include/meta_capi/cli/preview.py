@@ -8,21 +8,14 @@ from typing import Final, assert_never
 
 from meta_capi.built import Columns
 from meta_capi.catalogue import reason
-from meta_capi.cli.mask import shown
-from meta_capi.cli.page import Page, number
-from meta_capi.cli.rows import (
-    Row,
-    called,
-    judged,
-    names_of,
-    newest,
-    tell_match_keys,
-    tell_reason,
-)
+from meta_capi.cli.page import Page
+from meta_capi.cli.rows import tell_match_keys, tell_reason
 from meta_capi.cli.wiring import Wiring
 from meta_capi.dispatch import Post
 from meta_capi.errors import ConfigurationError, NoAnswerError
 from meta_capi.feed import Feed
+from meta_capi.judged import Row, called, judged, names_of, newest
+from meta_capi.mask import shown
 from meta_capi.payload import Envelope, OwedEvent
 from meta_capi.verdict import (
     Accepted,
@@ -35,6 +28,7 @@ from meta_capi.verdict import (
     Verdict,
     read,
 )
+from meta_capi.words import number
 
 __all__ = ["preview", "send_test"]
 

@@ -10,13 +10,14 @@ from typing import Final
 from meta_capi import insight
 from meta_capi.answers import Standing
 from meta_capi.catalogue import REASONS, Effect, reason
-from meta_capi.cli.page import Page, ago, moment, number, percent
+from meta_capi.cli.page import Page
 from meta_capi.cli.wiring import Wiring
 from meta_capi.errors import ConfigurationError
 from meta_capi.feed import Feed
 from meta_capi.ledger import Ledger
 from meta_capi.lifecycle import State
 from meta_capi.source import Interval
+from meta_capi.words import ago, moment, number, percent
 
 __all__ = ["plan", "read_time", "reasons", "status"]
 
