@@ -169,7 +169,7 @@ def simulator_imports(module: Module) -> Iterator[str]:
     """The local Graph API shares Meta's facts with the sender, and no code."""
     if module.package == SIMULATOR:
         for name in module.imports:
-            if not (_standard(name) or _is(name, SIMULATOR, f"{CORE}.spec")):
+            if not (_standard(name) or _is(name, SIMULATOR, f"{CORE}.spec", "msgspec")):
                 yield f"{module.path} imports {name}"
 
 
