@@ -177,13 +177,13 @@ def embassy_imports(module: Module) -> Iterator[str]:
     """Airflow's words come from its SDK; one room has the socket, one the page."""
     if not module.path.startswith("plugins/"):
         return
-    console = module.room == "console" or module.path == "plugins/capi_plugin.py"
+    page = module.room == "page"
     allowed = {
-        "airflow": console,
+        "airflow": page,
         "airflow.sdk": module.room not in LINE,
-        "fastapi": console,
-        "starlette": console,
-        "jinja2": console,
+        "fastapi": page,
+        "starlette": page,
+        "jinja2": page,
         "requests": module.room in LINE,
         "http.client": module.room in LINE,
         "urllib.request": False,
