@@ -36,6 +36,7 @@ ROOMS = {
         "warehouse",
         "ledger",
         "quality",
+        "sweep",
     },
     "yaml": {"feed"},
     "concurrent": {"dispatch"},

@@ -202,6 +202,71 @@ class TestBadRows:
         assert sum(gate.bad.values()) == 2
         assert result.quarantined == 1
 
+    @pytest.mark.parametrize("unique", [True, False])
+    def test_a_row_that_a_query_names_too_is_counted_once(
+        self, engine: sa.Engine, gate: Gate, unique: bool
+    ) -> None:
+        """Where keys may repeat, a good row with a bad row's key counts as well."""
+        add(
+            engine,
+            {"id": "both", "amount": -1, "email": "x"},
+            {"id": "named", "email": "x"},
+            {"id": "negative", "amount": -1},
+            {"id": "good"},
+            {"id": "twice", "amount": -1, "email": "x"},
+            {"id": "twice"},
+            {"id": None, "email": "x"},
+        )
+        result = gate.check(
+            expect(BETWEEN, "value.negative", column="amount", min_value=0),
+            expect(SQL, unexpected_rows_query="select id from {batch} where email='x'"),
+            *[expect(UNIQUE, "key.duplicate", column="id")] * unique,
+            *[expect(NOT_NULL, "key.missing", column="id")] * unique,
+        )
+        assert result.quarantined == 6
+        assert gate.bad[("both",), "value.negative"] == 1
+        assert gate.bad[("both",), "gate.failed"] == 1
+        assert gate.bad[("twice",), "key.duplicate"] == 2 * unique
+
+    def test_more_rows_than_are_held_in_mind_are_counted_all_the_same(
+        self, engine: sa.Engine, gate: Gate
+    ) -> None:
+        execute(
+            engine,
+            "insert into shop.sales select 'ord-' || n, :start, :start, null, null, "
+            "null, n % 2 from generate_series(1, 100001) n",
+            {"start": START},
+        )
+        result = gate.check(
+            expect(UNIQUE, "key.duplicate", column="id"),
+            expect(NOT_NULL, "key.missing", column="id"),
+            expect("expect_column_values_to_be_in_set", column="amount", value_set=[1]),
+            expect(SQL, unexpected_rows_query="select id from {batch}"),
+        )
+        assert result.quarantined == result.rows == 100_001
+
+    def test_the_rows_are_looked_at_once_however_many_expectations_fail(
+        self, engine: sa.Engine, gate: Gate
+    ) -> None:
+        """A look more for each query of the suite's own; Great Expectations reads none."""
+        add(engine, *({"id": "a", "amount": -1} for _ in range(3)), {"id": None})
+        assert gate.source.faults() == []
+        sent: list[str] = []
+        sa.event.listen(
+            engine, "before_cursor_execute", lambda *told: sent.append(told[2])
+        )
+        result = gate.check(
+            expect(UNIQUE, "key.duplicate", column="id"),
+            expect(NOT_NULL, "key.missing", column="id"),
+            expect(BETWEEN, "value.negative", column="amount", min_value=0),
+            expect(REGEX, None, "warning", column="email", regex="@", mostly=0.5),
+            expect(NOT_NULL, None, "warning", column="phone"),
+            expect(SQL, unexpected_rows_query="select id from {batch}"),
+        )
+        assert [o.unexpected for o in result.expectations] == [3, 1, 3, 0, 4, 4]
+        assert result.quarantined == 4
+        assert len(sent) == 2
+
     def test_rows_outside_the_interval_are_not_judged(
         self, engine: sa.Engine, gate: Gate
     ) -> None:
