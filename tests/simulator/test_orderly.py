@@ -297,6 +297,12 @@ class TestOneVerdict:
         assert (Sieve().read(body) is None) is (number > 1_000)
         assert_one_verdict(Switches(), body, body)
 
+    def test_each_member_beside_the_events_may_be_odd(self) -> None:
+        members = ("partner_agent", "upload_tag", "trace", "colour", "data")
+        odd = (*ODD, "meta_capi_1_0", "a" * 23, "12", "a1")
+        bodies = [text(crm_stage(), **{m: value}) for m in members for value in odd]
+        assert_one_verdict(Switches(), *bodies)
+
     def test_a_token_in_the_body_is_read_on_both_ways(self) -> None:
         for token in (TOKEN, "EAAB-another-token", "bad"):
             assert_one_verdict(Switches(), text(crm_stage(), access_token=token))
