@@ -10,7 +10,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -47,24 +47,32 @@ def main() -> int:
     }
     sizes = Sizes(
         rows=options.rows, peer_rows=options.peer_rows, repeat=options.repeat,
-        workers=options.workers, seed=options.seed, peers=peers,
+        workers=options.workers, peers=peers,
     )  # fmt: skip
-    failed = False
     with Postgres(folder / "postgres", durable=True) as postgres:
+        # Anew each time: Meta takes nothing old, and lots may have changed.
+        postgres.drop_database("shop")
         postgres.create_database("shop")
-        world = World(postgres, folder)
-        for name in options.parts or PARTS:
-            began, before = time.monotonic(), moment()
-            try:
-                record = PARTS[name](world, sizes)
-            except BenchError as error:
-                print(f"{name}: {error}", file=sys.stderr)
-                failed = True
-                continue
-            record |= {"before": before, "after": moment(), "seed": sizes.seed}
-            _keep(options.into, name, record)
-            _print(name, record, time.monotonic() - began)
+        with World(postgres, folder, seed=options.seed) as world:
+            failed = measure(world, options.parts or PARTS, sizes, options.into)
     return int(failed)
+
+
+def measure(world: World, names: Iterable[str], sizes: Sizes, into: Path) -> bool:
+    """Run parts, print their figures and keep their records; tell whether one failed."""
+    failed = False
+    for name in names:
+        began, before = time.monotonic(), moment()
+        try:
+            record = PARTS[name](world, sizes)
+        except BenchError as error:
+            print(f"{name}: {error}", file=sys.stderr)
+            failed = True
+            continue
+        record |= {"before": before, "after": moment(), "seed": world.seed}
+        _keep(into, name, record)
+        _print(name, record, time.monotonic() - began)
+    return failed
 
 
 def _keep(path: Path, name: str, record: dict[str, Any]) -> None:

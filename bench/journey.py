@@ -1,23 +1,22 @@
 """Our product's whole journey over one lot: plan, gate, deliver, report.
 
-A run as Airflow would make it, in processes of their own: one for plan and report, one
-for the gate, and so many for the mapped shards. What they import, and what the gate's
-process imports of Great Expectations, is there before the clock starts: Airflow forks
-its tasks from a process that has it. (Part `airflow` measures what Airflow adds.)
+A run as Airflow would make it: a process for plan, gate and report, which serves many
+runs, and so many fresh ones for the mapped shards. What they import, Great Expectations
+among it, is there before the clock starts: Airflow forks its tasks from a process that
+has it. (Part `airflow` measures what Airflow adds.)
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from queue import Empty, SimpleQueue
 from typing import Any
 from uuid import uuid4
 
 from bench.lots import Lot
 from bench.meter import Meter
-from bench.party import OURS, BenchError, Party, cpu_seconds
+from bench.party import BenchError, Party, cpu_seconds
 from bench.world import Server, World
 
 __all__ = ["journey"]
@@ -41,23 +40,14 @@ def journey(
         "graph": graph.url, "token": graph.token, "run": f"bench/{uuid4().hex[:12]}",
         **more,
     }  # fmt: skip
-    with ExitStack() as stack:
-        log = world.folder / "ours.log"
-        lead, judge, *hands = [
-            stack.enter_context(Party(OURS, log)) for _ in range(2 + workers)
-        ]
-        if gate:
-            judge.ask("warm_gate")
+    lead = world.lead
+    with world.hands(workers) as hands:
         if warm_up:
             _warm_up(hands, lead, job, warm_up)
-        for each in (lead, *hands):
-            each.wait()
         world.settle()
         meter = Meter(
             {
-                "client": lambda: sum(
-                    cpu_seconds(each.pid) for each in (lead, judge, *hands)
-                ),
+                "client": lambda: sum(cpu_seconds(each.pid) for each in (lead, *hands)),
                 "postgres": lambda: world.postgres_cpu,
                 "server": lambda: cpu_seconds(graph.pid),
             }
@@ -68,7 +58,7 @@ def journey(
         number = None
         if gate:
             with meter.lap("gate"):
-                found = judge.ask("validate", **job)
+                found = lead.ask("validate", **job)
             if found["faults"]:
                 raise BenchError(f"The gate stopped the run: {found['faults']}")
             number = found["number"]
@@ -90,7 +80,7 @@ def journey(
         "bytes_per_event": round(sum(t["bytes_sent"] for t in tallies) / accepted),
         "shards": len(plan["shards"]),
         **meter.to_json(),
-        "rows_per_second": round(which.rows / meter.seconds),
+        "events_per_second": round(accepted / meter.seconds),
         "cost_us": _cost(every, which.rows),
         "deliver_cost_us": _cost(deliver, which.rows),
         "deliver_peak_mb": max(tally["peak_mb"] for tally in tallies),

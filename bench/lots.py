@@ -12,7 +12,7 @@ from psycopg import sql
 
 from demo.warehouse import load
 
-__all__ = ["Lot", "lot", "statement"]
+__all__ = ["Lot", "lot", "short", "statement"]
 
 _SQL: Final = Path(__file__).parent / "sql"
 _SPAN: Final = timedelta(days=7)
@@ -34,8 +34,9 @@ class Lot:
 
 
 def lot(
-    dsn: str, name: str, rows: int, *, seed: int, sound: bool = False, prefix: str = ""
-) -> Lot:
+    dsn: str, name: str, rows: int, *, seed: int, scale: float = 1.0,
+    sound: bool = False, prefix: str = "",
+) -> Lot:  # fmt: skip
     """Make a lot, unless it is there; the sample is made first.
 
     Args:
@@ -43,11 +44,12 @@ def lot(
         name: the table's name in the schema `bench`.
         rows: how many.
         seed: of the sample.
+        scale: of the sample, if it is not there yet; 1 is 25,000 purchases.
         sound: leave out the rows that the sample spoilt on purpose.
         prefix: of every order's id.
     """
     until = datetime.now(UTC).replace(microsecond=0)
-    load(dsn, seed=seed, until=until, scale=1.0)
+    load(dsn, seed=seed, until=until, scale=scale)
     table = sql.Identifier("bench", name)
     with psycopg.connect(dsn) as database:
         database.execute("create schema if not exists bench")
@@ -63,6 +65,18 @@ def lot(
         # Hint bits are somebody's work too: done here, not in the first party's time.
         database.execute(sql.SQL("vacuum analyze {}").format(table))
     return Lot(f"bench.{name}", found, until - _SPAN, until + timedelta(seconds=1))
+
+
+def short(rows: int) -> str:
+    """Return a number of rows as one says it.
+
+    >>> short(10_000), short(1_000_000), short(1_234)
+    ('10k', '1m', '1234')
+    """
+    for unit, size in (("m", 1_000_000), ("k", 1_000)):
+        if rows >= size and rows % size == 0:
+            return f"{rows // size}{unit}"
+    return str(rows)
 
 
 def statement(name: str, **parts: Any) -> sql.Composed:

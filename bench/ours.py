@@ -22,7 +22,6 @@ from sqlalchemy import Engine, create_engine
 from bench.jobs import serve
 from bench.party import ROOT
 from bench.world import DATASET
-from capi_airflow.stage import resend_policy
 from capi_airflow.transport import Destination, Line
 from meta_capi.built import Built, Columns
 from meta_capi.desk import Desk
@@ -143,11 +142,18 @@ def plan(job: Job) -> Job:
     }
 
 
-def warm_gate(_: Job) -> Job:
+def import_gate(_: Job) -> Job:
     """Import Great Expectations, as the scheduler has before it forks a task."""
     import great_expectations.validator.validator  # noqa: F401
 
     import meta_capi.quality  # noqa: F401
+
+    return {}
+
+
+def import_operators(_: Job) -> Job:
+    """Import what a deliver task has in memory: the operators, and Airflow with them."""
+    import capi_airflow.operators  # noqa: F401
 
     return {}
 
@@ -227,6 +233,8 @@ def deliver_shard(job: Job) -> Job:
 def _delivered(
     job: Job, feed: Feed, ledger: Ledger, slices: Iterable[Columns], builder: Any
 ) -> Job:
+    from capi_airflow.stage import resend_policy
+
     tally = deliver(
         slices,
         builder=builder,
@@ -302,8 +310,9 @@ def report(job: Job) -> Job:
 if __name__ == "__main__":
     serve(
         {
-            "plan": plan, "warm_gate": warm_gate, "validate": validate, "judge": judge,
-            "deliver": deliver_shard, "report": report, "build": build, "pipeline": pipeline,
+            "plan": plan, "validate": validate, "deliver": deliver_shard,
+            "report": report, "build": build, "judge": judge, "pipeline": pipeline,
+            "import_gate": import_gate, "import_operators": import_operators,
         },
         PACKAGES,
     )  # fmt: skip

@@ -109,6 +109,8 @@ def _lay_out(folder: Path, which: Lot, rows_per_shard: int) -> None:
     shutil.copy(include / "expectations" / f"{name}.json", folder / "home/expectations")
     feed = (include / "feeds" / f"{name}.yaml").read_text(encoding="utf-8")
     feed = feed.replace("table: shop.offline_purchases", f"table: {which.table}")
+    # A run by the clock in the middle would be measured too.
+    feed = feed.replace('schedule: "5 * * * *"', 'schedule: "0 0 1 1 *"')
     feed += f"\nlimits:\n  rows_per_shard: {rows_per_shard}\n"
     (folder / "home" / "feeds" / f"{name}.yaml").write_text(feed, encoding="utf-8")
 

@@ -7,17 +7,20 @@ import secrets
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Final
+from types import TracebackType
+from typing import Final, Self
 from uuid import uuid4
 
 import psycopg
 import requests
 from sqlalchemy import create_engine
 
-from bench.party import ROOT, BenchError, cpu_seconds, environment
+from bench.lots import Lot, lot, short
+from bench.party import OURS, ROOT, BenchError, Party, cpu_seconds, environment
 from demo.postgres import Postgres
 from meta_capi.ledger import Ledger
 
@@ -52,13 +55,48 @@ class Server:
         return counts
 
 
-@dataclass(slots=True)
+@dataclass
 class World:
-    """A PostgreSQL with the shop's database, and a folder."""
+    """A PostgreSQL with the shop's database, a folder, and the process that leads runs."""
 
     postgres: Postgres
     folder: Path
+    seed: int = 7
+    """Of the sample."""
+    scale: float = 1.0
+    """Of the sample."""
     shop: str = "shop"
+    import_seconds: float = 0.0
+    """How long the leader took to import Great Expectations."""
+
+    @cached_property
+    def lead(self) -> Party:
+        """The process that plans, judges and reports; it has Great Expectations."""
+        lead = Party(OURS, self.folder / "ours.log")
+        self.import_seconds = lead.ask("import_gate")["seconds"]
+        return lead
+
+    @contextmanager
+    def hands(self, count: int) -> Iterator[list[Party]]:
+        """Start fresh processes that deliver, with all they import."""
+        with ExitStack() as stack:
+            log = self.folder / "ours.log"
+            hands = [stack.enter_context(Party(OURS, log)) for _ in range(count)]
+            for hand in hands:
+                hand.ask("import_operators")
+            yield hands
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if "lead" in self.__dict__:
+            self.lead.close()
 
     @property
     def postgres_cpu(self) -> float:
@@ -72,6 +110,15 @@ class World:
     def dsn(self) -> str:
         """The shop's database, for psycopg."""
         return self.postgres.dsn(self.shop)
+
+    def lot(
+        self, name: str, rows: int, *, sound: bool = False, prefix: str = ""
+    ) -> Lot:
+        """Make a lot in the shop, unless it is there; see `bench.lots`."""
+        return lot(
+            self.dsn, f"{name}_{short(rows)}", rows, seed=self.seed, scale=self.scale,
+            sound=sound, prefix=prefix,
+        )  # fmt: skip
 
     @contextmanager
     def ledger(self) -> Iterator[str]:

@@ -19,22 +19,9 @@ class Sizes:
     repeat: int = 3
     workers: int = 2
     """Processes that deliver."""
-    seed: int = 7
     peers: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """The command of each peer."""
 
     def sizes(self, *own: int) -> list[int]:
         """Return the sizes asked for, or the part's own; small ones first."""
         return sorted(self.rows or own)
-
-
-def short(rows: int) -> str:
-    """Return a number of rows as one says it.
-
-    >>> short(10_000), short(1_000_000), short(1_234)
-    ('10k', '1m', '1234')
-    """
-    for unit, size in (("m", 1_000_000), ("k", 1_000)):
-        if rows >= size and rows % size == 0:
-            return f"{rows // size}{unit}"
-    return str(rows)

@@ -11,8 +11,7 @@ import sys
 from statistics import median
 from typing import Any, Final
 
-from bench.lots import lot
-from bench.parts import Sizes, short
+from bench.parts import Sizes
 from bench.party import ROOT, Party
 from bench.scheduler import OURS, TRIVIAL, scheduler
 from bench.targets import figure
@@ -33,7 +32,7 @@ def airflow(world: World, sizes: Sizes) -> dict[str, Any]:
     """Return parse times, runs, and the price of a shard."""
     files, parses = parsing(world, sizes)
     rows = min(sizes.sizes(20_000))
-    which = lot(world.dsn, f"sound_{short(rows)}", rows, seed=sizes.seed, sound=True)
+    which = world.lot("sound", rows, sound=True)
     whole = {"start": which.start.isoformat(), "end": which.end.isoformat()}
     runs: dict[str, list[dict[str, Any]]] = {}
     with (

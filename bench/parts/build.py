@@ -9,8 +9,7 @@ from __future__ import annotations
 from statistics import median
 from typing import Any
 
-from bench.lots import lot
-from bench.parts import Sizes, short
+from bench.parts import Sizes
 from bench.party import OURS, Party
 from bench.targets import figure
 from bench.world import DATASET, GRAPH_VERSION, World
@@ -21,8 +20,8 @@ __all__ = ["build"]
 def build(world: World, sizes: Sizes) -> dict[str, Any]:
     """Return microseconds and bytes an event, and what the SDK cannot build."""
     (rows, *_) = sizes.sizes(50_000)
-    sound = lot(world.dsn, f"sound_{short(rows)}", rows, seed=sizes.seed, sound=True)
-    dirty = lot(world.dsn, f"dirty_{short(rows)}", rows, seed=sizes.seed)
+    sound = world.lot("sound", rows, sound=True)
+    dirty = world.lot("dirty", rows)
     job = {
         "lot": sound.to_json(), "graph": "http://127.0.0.1:9", "token": "EAABnowhere",
         "dataset": DATASET, "version": GRAPH_VERSION,

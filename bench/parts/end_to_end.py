@@ -11,9 +11,9 @@ from statistics import median
 from typing import Any, Final
 
 from bench.journey import journey
-from bench.lots import Lot, lot
+from bench.lots import Lot, short
 from bench.meter import Meter
-from bench.parts import Sizes, short
+from bench.parts import Sizes
 from bench.party import BenchError, Party, cpu_seconds
 from bench.targets import figure
 from bench.world import DATASET, GRAPH_VERSION, Server, World
@@ -42,13 +42,12 @@ def end_to_end(world: World, sizes: Sizes) -> dict[str, Any]:
     record: dict[str, Any] = {"ours": {}, "same_rows": {}, "figures": {}}
     with world.graph_api() as graph:
         for rows in sizes.sizes(100_000, _MILLION):
-            which = lot(world.dsn, f"dirty_{short(rows)}", rows, seed=sizes.seed)
+            which = world.lot("dirty", rows)
             record["ours"][short(rows)] = [
                 _ours(world, which, graph, sizes) for _ in range(sizes.repeat)
             ]
         if sizes.peers:
-            name = f"sound_{short(sizes.peer_rows)}"
-            shared = lot(world.dsn, name, sizes.peer_rows, seed=sizes.seed, sound=True)
+            shared = world.lot("sound", sizes.peer_rows, sound=True)
             record["same_rows"] = _side_by_side(world, shared, graph, sizes)
     _compare(record)
     return record
@@ -107,7 +106,7 @@ def _rival(
         "failed": answer["failed"],
         "packages": peer.packages,
         **meter.to_json(),
-        "rows_per_second": round(rows / meter.seconds),
+        "events_per_second": round(answer["sent"] / meter.seconds),
         "peak_mb": answer["peak_mb"],
     }
 
@@ -122,9 +121,9 @@ def _compare(record: dict[str, Any]) -> None:
     # Our rate at the largest size: at a few thousand rows the fixed costs of plan, gate
     # and report weigh more than in life.
     largest = list(record["ours"].values())[-1]
-    ours = median(run["rows_per_second"] for run in largest)
+    ours = median(run["events_per_second"] for run in largest)
     same = record["same_rows"]
     for name, rival in _COMPARED.items():
         if rival in same:
-            theirs = median(run["rows_per_second"] for run in same[rival])
+            theirs = median(run["events_per_second"] for run in same[rival])
             figures[f"end_to_end.{name}"] = figure(f"end_to_end.{name}", ours / theirs)

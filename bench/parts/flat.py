@@ -12,8 +12,8 @@ from statistics import median
 from typing import Any, Final
 
 from bench.journey import journey
-from bench.lots import lot
-from bench.parts import Sizes, short
+from bench.lots import short
+from bench.parts import Sizes
 from bench.targets import figure
 from bench.world import World
 
@@ -25,17 +25,21 @@ _WARM_UP: Final = 1_000
 def flat(world: World, sizes: Sizes) -> dict[str, Any]:
     """Return cost and memory at each size."""
     runs: dict[str, list[dict[str, Any]]] = {}
-    warm_up = lot(world.dsn, f"dirty_{short(_WARM_UP)}", _WARM_UP, seed=sizes.seed)
+    warm_up = world.lot("dirty", _WARM_UP)
     with world.ledger() as ledger, world.answering(0.0) as server:
         for rows in sizes.sizes(10_000, 100_000, 1_000_000):
             # A small lot is over too soon to be measured once; a large one measures itself.
             for turn in range(max(1, min(sizes.repeat, 1_000_000 // rows))):
-                name = f"flat_{short(rows)}_{turn}"
                 # With keys of its own, so that the ledger grows.
                 prefix = f"{short(rows)}/{turn}/"
-                which = lot(world.dsn, name, rows, seed=sizes.seed, prefix=prefix)
+                which = world.lot(f"flat_{turn}", rows, prefix=prefix)
                 run = journey(
-                    world, which, server, ledger, workers=sizes.workers, warm_up=warm_up
+                    world,
+                    which,
+                    server,
+                    ledger,
+                    workers=sizes.workers,
+                    warm_up=warm_up,
                 )
                 runs.setdefault(short(rows), []).append(run)
     costs = {

@@ -16,9 +16,9 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from bench.lots import Lot, lot, statement
-from bench.parts import Sizes, short
-from bench.party import OURS, ROOT, BenchError, Party
+from bench.lots import Lot, statement
+from bench.parts import Sizes
+from bench.party import ROOT, BenchError
 from bench.targets import figure
 from bench.world import World
 
@@ -36,17 +36,15 @@ _CHECKS: Final = (
 def gate(world: World, sizes: Sizes) -> dict[str, Any]:
     """Return the seconds of both, in turns."""
     rows = max(sizes.sizes(1_000_000))
-    which = lot(world.dsn, f"dirty_{short(rows)}", rows, seed=sizes.seed)
+    which = world.lot("dirty", rows)
     job = {"shop": world.postgres.url(world.shop), "lot": which.to_json()}
     runs: dict[str, list[dict[str, Any]]] = {"ours": [], "by hand": []}
-    with Party(OURS, world.folder / "ours.log") as judge:
-        imported = judge.ask("warm_gate")
-        for _ in range(sizes.repeat + 1):
-            ours = judge.ask("judge", **job)
-            hand = _by_hand(world.dsn, which)
-            _agree(ours, hand)
-            runs["ours"].append(_run(ours))
-            runs["by hand"].append(_run(hand))
+    for _ in range(sizes.repeat + 1):
+        ours = world.lead.ask("judge", **job)
+        hand = _by_hand(world.dsn, which)
+        _agree(ours, hand)
+        runs["ours"].append(_run(ours))
+        runs["by hand"].append(_run(hand))
     # The first of each reads the table into memory.
     ratios = [
         mine["seconds"] / theirs["seconds"]
@@ -54,7 +52,7 @@ def gate(world: World, sizes: Sizes) -> dict[str, Any]:
     ]
     return {
         "rows": which.rows,
-        "import_seconds": round(imported["seconds"], 2),
+        "import_seconds": round(world.import_seconds, 2),
         "runs": runs,
         "figures": {"gate.ratio": figure("gate.ratio", median(ratios), ratios)},
     }

@@ -11,10 +11,9 @@ from statistics import median
 from typing import Any, Final
 from uuid import uuid4
 
-from bench.lots import lot
 from bench.meter import Meter
 from bench.parts import Sizes
-from bench.party import OURS, BenchError, Party, cpu_seconds
+from bench.party import BenchError, cpu_seconds
 from bench.targets import figure
 from bench.world import World
 
@@ -30,13 +29,13 @@ def pipelining(world: World, sizes: Sizes) -> dict[str, Any]:
     # Whole rounds of sixteen requests: 320,000 events are twenty.
     rows = max(sizes.sizes(32 * _SLICE))
     turns = max(1, rows // _SLICE)
-    sound = lot(world.dsn, f"sound_{_SLICE}", _SLICE, seed=sizes.seed, sound=True)
+    sound = world.lot("sound", _SLICE, sound=True)
     runs = []
     for _ in range(sizes.repeat):
         with (
             world.answering(SECONDS) as server,
             world.ledger() as ledger,
-            Party(OURS, world.folder / "ours.log") as hand,
+            world.hands(1) as (hand,),
         ):
             job = {
                 "shop": world.postgres.url(world.shop), "ledger": ledger,
