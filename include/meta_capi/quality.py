@@ -68,7 +68,10 @@ def check(
         relation = source.relation(connection)
     sweep = Sweep(source, relation, interval)
     gate = _Gate(sweep, suite, source.feed.source.key, record_bad_rows)
-    outcomes = gate.judge(_Judge(source.engine, relation, sweep.batch))
+    if sweep.any_rows():
+        outcomes = gate.judge(_Judge(source.engine, relation, sweep.batch))
+    else:  # nothing is wrong with nothing, and the import is saved
+        outcomes = [_outcome(rule, Status.PASSED, 0, 0) for rule in suite.rules]
     return GateResult(
         validation_id=validation_id,
         feed=source.feed.feed,

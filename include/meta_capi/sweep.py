@@ -52,6 +52,11 @@ class Sweep:
         columns = [relation.column(name) for name in source.feed.columns]
         self.batch = sa.select(*columns).where(within(source.feed, relation, interval))
 
+    def any_rows(self) -> bool:
+        """Tell whether there is a row at all."""
+        one = self.batch.with_only_columns(sa.literal(1), maintain_column_froms=True)
+        return self._number(one.limit(1)) == 1
+
     def groups(
         self, bad: Sequence[Condition], counted: Sequence[Condition]
     ) -> Iterator[Group]:
