@@ -21,7 +21,7 @@ from meta_capi.sql import queries
 
 __all__ = [
     "FUNNEL", "Counts", "Coverage", "Figures", "Freshness", "GateLine", "Held", "Line",
-    "Span", "Traffic", "ask", "expiring", "figures", "gates", "held", "known_feeds",
+    "Span", "Traffic", "ask", "count_days", "expiring", "figures", "gates", "held", "known_feeds",
     "listed", "traffic",
 ]  # fmt: skip
 
@@ -246,6 +246,16 @@ class Line:
     batch_id: int | None
     value: Decimal | None
     currency: str | None
+
+
+def count_days(ledger: Ledger) -> int:
+    """Count the days that changed since they were counted; return how many they were."""
+
+    def step(cursor: Any) -> int:
+        row = cursor.execute(_SQL["count_touched_days"]).fetchone()
+        return int(row["days"])
+
+    return ledger.attempt(step)
 
 
 def known_feeds(ledger: Ledger) -> list[str]:

@@ -19,6 +19,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from capi_airflow.forms import refuse_strangers
+from capi_airflow.links import RunPageLink
 from capi_airflow.stage import Stage
 from capi_airflow.story import outcome_table
 from meta_capi.dispatch import Tally
@@ -55,6 +56,7 @@ class FeedOperator(BaseOperator):
     """A task of a feed."""
 
     ui_color = "#e7f0ff"
+    operator_extra_links = (RunPageLink(),)
     template_fields: Sequence[str] = ()
 
     def __init__(self, *, feed: str, **kwargs: Any) -> None:

@@ -1,4 +1,4 @@
--- What the Conversions page asks. Nothing here writes. Counts come from capi.day_figures,
+-- What the Conversions page asks, and the count that it reads from. Counts come from capi.day_figures(),
 -- which is exact, unless more days are changing than a page has time to count.
 
 -- name: bounds
@@ -6,6 +6,10 @@
 select
     set_config('transaction_read_only', 'on', true),
     set_config('statement_timeout', '8s', true);
+
+-- name: count_touched_days
+-- Count the days that changed since they were counted.
+select capi.count_touched_days() as days;
 
 -- name: feeds
 -- The feeds that the ledger has heard of.
@@ -26,7 +30,7 @@ with held as (
     select
         dataset_id, feed, day, state, reason, currency, match_keys, deliveries, value,
         timed, within_1_hour, within_2_hours, within_24_hours, oldest_event
-    from capi.day_figures
+    from capi.day_figures()
     where %(exact)s and feed = any(%(feeds)s) and day between %(since)s and %(until)s
     union all
     select
@@ -119,7 +123,7 @@ limit %(most)s;
 -- What is not at Meta, of all time, by state and reason.
 with held as (
     select state, reason, deliveries, day
-    from capi.day_figures
+    from capi.day_figures()
     where %(exact)s and feed = %(feed)s and state <> 'accepted'
     union all
     select state, reason, deliveries, day

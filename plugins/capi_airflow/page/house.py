@@ -8,7 +8,7 @@ from typing import Final
 
 from sqlalchemy import Engine
 
-from capi_airflow.stage import all_feeds, broken_feeds, engine_of
+from capi_airflow.stage import all_feeds, broken_feeds, engine_of, home
 from meta_capi import overview
 from meta_capi.errors import CapiError
 from meta_capi.feed import Feed
@@ -21,10 +21,25 @@ _PATIENCE: Final = 2.0  # seconds; a person waits
 
 
 class Ledgers:
-    """The ledgers by their connections, opened once, and again when one changes."""
+    """What outlives a request: ledgers by their connections, and the feeds' files.
+
+    Each is opened once, and again when it changes.
+    """
 
     def __init__(self) -> None:
         self._open: dict[str, tuple[Engine, Ledger]] = {}
+        self._edition: object = None
+        self._feeds: dict[str, Feed] = {}
+        self._broken: dict[str, list[str]] = {}
+
+    def feeds(self) -> tuple[dict[str, Feed], dict[str, list[str]]]:
+        """Return the feeds whose files are right, and the faults of the others."""
+        files = sorted((home() / "feeds").iterdir())
+        edition = [(path, path.stat().st_mtime_ns) for path in files]
+        if edition != self._edition:
+            self._feeds, self._broken = all_feeds(), broken_feeds()
+            self._edition = edition
+        return self._feeds, self._broken
 
     def of(self, conn_id: str) -> Ledger:
         """Return the ledger behind an Airflow connection."""
@@ -48,12 +63,12 @@ class House:
     @cached_property
     def feeds(self) -> dict[str, Feed]:
         """The feeds whose files are right."""
-        return all_feeds()
+        return self.ledgers.feeds()[0]
 
     @cached_property
     def broken(self) -> dict[str, list[str]]:
         """The faults of the feed files that are wrong."""
-        return broken_feeds()
+        return self.ledgers.feeds()[1]
 
     @cached_property
     def names(self) -> list[str]:

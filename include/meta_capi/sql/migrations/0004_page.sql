@@ -23,7 +23,7 @@ create table capi.day_counts (
 );
 create index day_counts_by_day on capi.day_counts (feed, dataset_id, day);
 comment on table capi.day_counts is
-    'Deliveries by day, counted when they were last looked at; capi.day_figures is exact.';
+    'Deliveries by day, counted when they were last looked at; capi.day_figures() is exact.';
 
 -- No key: workers that touch one day at a time do not wait for each other.
 create table capi.touched_days (
@@ -97,10 +97,16 @@ returns setof capi.day_counts language sql stable rows 200 as $$
     group by d.state, d.reason, d.currency, case d.state when 'accepted' then d.match_keys else 0 end
 $$;
 
--- Counts the days that were touched, in one snapshot: a mark that it does not see stands
--- for a change that it does not see, and stays. To be called in a REPEATABLE READ
--- transaction, so that another one at the same time fails instead of counting twice.
-create function capi.count_touched_days() returns bigint language sql as $$
+-- Counts the days that were touched, by one statement and so in one snapshot: a mark that
+-- it does not see stands for a change that it does not see, and stays. Two at a time would
+-- count a day twice, so the second leaves it to the first.
+create function capi.count_touched_days() returns bigint language plpgsql as $$
+declare
+    days bigint;
+begin
+    if not pg_try_advisory_xact_lock(hashtext('capi.touched_days')) then
+        return 0;
+    end if;
     with seen as (
         delete from capi.touched_days returning dataset_id, feed, day
     ), touched as materialized (
@@ -115,22 +121,24 @@ create function capi.count_touched_days() returns bigint language sql as $$
         from touched as t
         cross join lateral capi.count_day(t.dataset_id, t.feed, t.day) as now
     )
-    select count(*) from touched
-$$;
+    select count(*) into days from touched;
+    return days;
+end $$;
 
-create view capi.day_figures as
-with touched as materialized (
-    select distinct dataset_id, feed, day from capi.touched_days
-)
-select c.*
-from capi.day_counts as c
-where not exists (
-    select from touched as t
-    where t.feed = c.feed and t.dataset_id = c.dataset_id and t.day = c.day
-)
-union all
-select now.*
-from touched as t
-cross join lateral capi.count_day(t.dataset_id, t.feed, t.day) as now;
-comment on view capi.day_figures is
-    'Deliveries that the ledger holds by feed, day, state, reason, currency and match keys.';
+-- Deliveries that the ledger holds by feed, day, state, reason, currency and match keys:
+-- as they were counted, and those of touched days counted now.
+create function capi.day_figures() returns setof capi.day_counts language sql stable as $$
+    with touched as materialized (
+        select distinct dataset_id, feed, day from capi.touched_days
+    )
+    select c.*
+    from capi.day_counts as c
+    where not exists (
+        select from touched as t
+        where t.feed = c.feed and t.dataset_id = c.dataset_id and t.day = c.day
+    )
+    union all
+    select now.*
+    from touched as t
+    cross join lateral capi.count_day(t.dataset_id, t.feed, t.day) as now
+$$;
