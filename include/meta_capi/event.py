@@ -258,16 +258,18 @@ class Builder:
     def _assemble(
         self, rows: Rows, customs: Sequence[str], users: Sequence[str]
     ) -> None:
-        built = rows.built
+        built, source = rows.built, self._source
         bodies: Sequence[bytes] = [
             (
-                f'{self._heads[name]}{at},"event_id":{identity}{self._source}{extra}'
-                f',"user_data":{{{user[1:]}}}{_custom(custom)}}}'
+                f'{head}{at},"event_id":{identity}{source}{extra}'
+                f',"user_data":{{{user[1:]}}}'
+                + (f',"custom_data":{{{custom[1:]}}}}}' if custom else "}")
             ).encode()
-            for name, at, identity, extra, user, custom in zip(
-                rows.of(built.event_names),
+            for head, at, identity, extra, user, custom in zip(
+                # These rows have a name and an id.
+                map(self._heads.__getitem__, rows.of(built.event_names)),  # type: ignore[arg-type]
                 rows.of(built.event_times),
-                map(encode_basestring, map(str, rows.of(built.event_ids))),
+                map(encode_basestring, rows.of(built.event_ids)),  # type: ignore[arg-type]
                 self._privacy.members(rows),
                 users,
                 customs,
@@ -296,10 +298,6 @@ def _odd(keys: list[str]) -> set[str]:
     if any("@" in key for key in keys):
         odd |= set(filter(holds_address, keys))
     return odd
-
-
-def _custom(members: str) -> str:
-    return f',"custom_data":{{{members[1:]}}}' if members else ""
 
 
 def _judge_time(at: int | Flaw | None, oldest: int, future: int) -> Verdict:

@@ -69,10 +69,7 @@ def phone_numbers(column: Sequence[object], regions: Sequence[str | None]) -> li
     ['16505551212', '41791234567', '']
     """
     numbers = phones.compacted(_texts(column)).split("\n")[:-1]
-    return [
-        phones.by_plan(number, region) or ""
-        for number, region in zip(numbers, regions, strict=True)
-    ]
+    return list(map(phones.by_plan, numbers, regions))
 
 
 _FIRST_BIRTHDAY: Final = date(1900, 1, 1)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date
 from functools import partial
 from itertools import compress
+from operator import not_
 from typing import Any, Final
 
 from meta_capi import match_keys, plain
@@ -49,6 +49,7 @@ class UserData:
             key: Memory(self._remembered(key)) for key in self._parts if key not in _OWN
         }
         self._bits = [match_keys.KEYS[key].bit for key in self._parts]
+        self._full_mask = sum(self._bits)
 
     def members(self, rows: Rows) -> tuple[Sequence[str], Kept]:
         """Return user_data's JSON members, with a leading comma, and the rows it kept."""
@@ -56,21 +57,18 @@ class UserData:
         columns = [
             self._read_key(key, part, rows, codes) for key, part in self._parts.items()
         ]
-        for column in columns:
-            _count_flaws(column, rows.built.flaws)
-        full = sum(self._bits)
-        masks = [
-            full if "" not in texts else self._mask(texts)
-            for texts in zip(*columns, strict=True)
-        ]
+        masks = [self._full_mask] * len(rows)
+        for row, texts in _gaps(columns):
+            masks[row] = sum(compress(self._bits, texts))
+            if _Flawed in set(map(type, texts)):
+                rows.built.flaws.update(
+                    text.reason for text in texts if isinstance(text, _Flawed)
+                )
         rows.put(rows.built.masks, masks)
         members = list(map("".join, zip(*columns, strict=True)))
         verdicts = {mask: _verdict(mask) for mask in set(masks)}
         kept = rows.hold([verdicts[mask] for mask in masks])
         return kept.of(members), kept
-
-    def _mask(self, texts: Sequence[str]) -> int:
-        return sum(compress(self._bits, texts))
 
     def _country_codes(self, rows: Rows) -> list[str | None]:
         """Return each row's country, which phones, states and postcodes are read by."""
@@ -95,9 +93,8 @@ class UserData:
         if normals is None:
             return list(map(read, column, codes))
         members = match_keys.digested(key, normals)
-        for row, member in enumerate(members):
-            if not member:
-                members[row] = read(column[row], codes[row])
+        for row in compress(range(len(members)), map(not_, members)):
+            members[row] = read(column[row], codes[row])
         return members
 
     def _remembered(self, key: str) -> Callable[[Any], str]:
@@ -157,9 +154,10 @@ def _plain_forms(
     return None
 
 
-def _count_flaws(column: list[str], flaws: Counter[str]) -> None:
-    if _Flawed in set(map(type, column)):
-        flaws.update(text.reason for text in column if isinstance(text, _Flawed))
+def _gaps(columns: Sequence[list[str]]) -> Iterable[tuple[int, tuple[str, ...]]]:
+    """Return the rows that lack a key, each with its number."""
+    are_whole = map(all, zip(*columns, strict=True))
+    return compress(enumerate(zip(*columns, strict=True)), map(not_, are_whole))
 
 
 def _verdict(mask: int) -> Verdict | None:

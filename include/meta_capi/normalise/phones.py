@@ -57,7 +57,7 @@ def international(text: str, region: str | None) -> str | None:
     if not _TRUNK_ZERO.search(clear):
         dialled, digits = _digits(clear)
         number = by_plan(f"+{digits}" if dialled else digits, region)
-        if number is not None:
+        if number:
             return number
     return by_library(text, region)
 
@@ -155,6 +155,7 @@ def _digits(text: str) -> tuple[bool, str]:
 
 _SPACING: Final = str.maketrans({"_": "?", " ": None, "-": None, "/": None})
 _BRACKETS: Final = str.maketrans("", "", "()")
+_GROUP: Final = re.compile(r"\((?!\?)")
 _DIALLED: Final = re.compile(r"(?:\+|00)([1-9][0-9]{2})")
 
 
@@ -166,8 +167,8 @@ def compacted(text: str) -> str:
     return text.translate(_SPACING).replace("(0)", "_0").translate(_BRACKETS)
 
 
-def by_plan(compact: str, region: str | None) -> str | None:
-    """Return the number where its digits decide; None leaves it to the library.
+def by_plan(compact: str, region: str | None) -> str:
+    """Return the number where its digits decide; an empty text leaves it to the library.
 
     >>> by_plan(compacted("+44 (0)20 7946 0958"), None), by_plan("0791234567", "CH")
     ('442079460958', '41791234567')
@@ -177,8 +178,8 @@ def by_plan(compact: str, region: str | None) -> str | None:
         return number
     if dialled := _DIALLED.match(compact):
         plan = _plan_of_code(dialled[1])
-        return plan.read(compact) if plan else None
-    return None
+        return plan.read(compact) if plan else ""
+    return ""
 
 
 class _Plan:
@@ -195,27 +196,27 @@ class _Plan:
         self._prefix = re.compile(prefix or "")
         self._full = re.compile(general.national_number_pattern or "")
         has_zero = bool(prefix and self._prefix.match("0"))
-        zero, mark = ("(?P<zero>0)?", "_?") if has_zero else ("(?P<zero>)", "")
+        zero, mark = ("(0)?", "_?") if has_zero else ("()", "")
         # At home: nothing that dials out, and nothing that may hold its calling code.
         home = (
             rf"(?!00|{data.international_prefix}|{code})"
             rf"(?:(?=0)|(?=[0-9]{{1,{_FEWEST_BARE - 1}}}\Z))"
         )
         # Nothing that the library might take off the front of a number.
-        guard = f"(?!0|{prefix})" if prefix else ""
+        guard = f"(?!0|{_GROUP.sub('(?:', prefix)})" if prefix else ""
         self._match = re.compile(
-            rf"(?:(?:\+|00){code}{mark}|{home}){zero}(?P<national>{guard}[0-9]+)"
+            rf"(?:(?:\+|00){code}{mark}|{home}){zero}({guard}[0-9]+)"
         ).fullmatch
 
-    def read(self, compact: str) -> str | None:
-        """Return the number, calling code first; None leaves it to the library."""
+    def read(self, compact: str) -> str:
+        """Return the number, calling code first; or an empty text, as `by_plan` does."""
         if (match := self._match(compact)) is None:
-            return None
-        national: str = match["national"]
+            return ""
+        zero, national = match.groups()
         if len(national) not in self._lengths:
-            return None
-        if match["zero"] and not self._loses_zero(f"0{national}"):
-            return None
+            return ""
+        if zero and not self._loses_zero(zero + national):
+            return ""
         return self._code + national
 
     def _loses_zero(self, number: str) -> bool:
