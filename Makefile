@@ -19,7 +19,7 @@ PROGRAM := $(VENV)/python -m demo
 unexport PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE VIRTUAL_ENV
 unexport $(filter AIRFLOW_% _AIRFLOW_%,$(.VARIABLES))
 
-.PHONY: help setup demo down test test-fast machine fuzz faults bench check docs lock sbom audit clean
+.PHONY: help setup browser demo down test test-fast machine fuzz faults bench check docs lock sbom audit clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,7 +38,10 @@ demo: setup  ## Run the whole thing here: database, Airflow, a local Graph API, 
 down: ## Stop what the demo started
 	@if [ -x $(VENV)/python ]; then $(PROGRAM) down; else echo "Nothing runs: no .venv."; fi
 
-test: check  ## Check and test everything, as CI does
+browser: setup  ## See to it that the browser tests have a Chromium
+	@$(VENV)/python -m tools.browser
+
+test: check browser  ## Check and test everything, as CI does
 	$(VENV)/python -m pytest
 
 test-fast: setup  ## Test without the tests that drive real processes

@@ -273,7 +273,7 @@ def figures(
     """
     names = list(feeds)
     values = {"feeds": names, "since": span.since, "until": span.until}
-    touched: int = ask(ledger, "touched", **values)[0]["days"]
+    touched = _touched(ledger, names, span.since)
     exact = touched <= _MOST_DAYS_COUNTED_NOW
     found: dict[tuple[str, str], Figures] = {}
     for row in ask(ledger, "figures", exact=exact, apart=apart, **values):
@@ -288,9 +288,14 @@ def figures(
     return list(found.values())
 
 
-def expiring(ledger: Ledger, feed: str, before: datetime) -> Sequence[Expiring]:
-    """Return what is not at Meta and whose event is older than `before`."""
-    rows = ask(ledger, "expiring", feed=feed, before=before)
+def expiring(
+    ledger: Ledger, feed: str, after: datetime, before: datetime
+) -> list[Expiring]:
+    """Return what is not at Meta and happened in between; to the hour."""
+    rows = ask(
+        ledger, "expiring", feed=feed, after=after, before=before,
+        exact=_touched(ledger, [feed], date.min) <= _MOST_DAYS_COUNTED_NOW,
+    )  # fmt: skip
     return [Expiring(**{**row, "state": State(row["state"])}) for row in rows]
 
 
@@ -315,8 +320,7 @@ def gates(ledger: Ledger, feed: str, most: int = 10) -> list[GateLine]:
 
 def held(ledger: Ledger, feed: str) -> list[Held]:
     """Return why deliveries are not at Meta, of all time, the most common first."""
-    touched = ask(ledger, "touched", feeds=[feed], since=date.min)[0]["days"]
-    exact = touched <= _MOST_DAYS_COUNTED_NOW
+    exact = _touched(ledger, [feed], date.min) <= _MOST_DAYS_COUNTED_NOW
     rows = ask(ledger, "held", feed=feed, exact=exact)
     return [Held(**{**row, "state": State(row["state"])}) for row in rows]
 
@@ -326,11 +330,19 @@ def listed(
     reason: str | None, most: int,
 ) -> list[Line]:  # fmt: skip
     """Return some deliveries of a feed, those that became known last first."""
-    rows = ask(
-        ledger, "listed", feed=feed, state=state, reason=reason, most=most,
-        since=span.since if span else None, until=span.until if span else None,
-    )  # fmt: skip
+    wanted = {"feed": feed, "state": state, "reason": reason, "most": most}
+    since, until = span or (None, None)
+    (bounds,) = ask(ledger, "listed_days", since=since, until=until, **wanted)
+    if bounds["first"] is None:
+        return []
+    rows = ask(ledger, "listed", **bounds, **wanted)
     return [Line(**{**row, "state": State(row["state"])}) for row in rows]
+
+
+def _touched(ledger: Ledger, feeds: Sequence[str], since: date) -> int:
+    """Return how many days changed since they were counted."""
+    days: int = ask(ledger, "touched", feeds=feeds, since=since)[0]["days"]
+    return days
 
 
 def ask(ledger: Ledger, question: str, **values: Any) -> list[dict[str, Any]]:

@@ -203,10 +203,11 @@ class TestWhatThePageCounts:
             bench.rows(1, 2, amount="nothing", bought_at=old),
             bench.rows(3, amount="nothing"),
         )
-        before = bench.started - timedelta(days=5)
+        span = old - timedelta(hours=2), old + timedelta(days=1)
         for _ in range(2):
-            (found,) = overview.expiring(bench.ledger, FEED, before)
+            (found,) = overview.expiring(bench.ledger, FEED, *span)
             assert (found.state, found.deliveries) == (State.QUARANTINED, 2)
+            assert overview.expiring(bench.ledger, FEED, span[1], span[1]) == []
             overview.count_days(bench.ledger)
 
     def test_a_rare_reason_is_found_far_back(self, bench: Bench) -> None:

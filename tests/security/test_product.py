@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import json
 import re
 import subprocess
@@ -167,6 +168,14 @@ class TestThePackages:
             "utf-8"
         )
         assert not re.search(r"\bnpm\b|\bcurl\b|\bwget\b", image)
+
+    def test_the_one_vendored_file_is_the_one_written_down(self) -> None:
+        chart = ROOT / "plugins" / "capi_airflow" / "page" / "static" / "chart.js"
+        digest = hashlib.sha256(chart.read_bytes()).hexdigest()
+        decision = (ROOT / "docs/decisions/0009-conversions-page.md").read_text("utf-8")
+        assert digest in decision
+        (version,) = re.findall(r"Chart\.js v([\d.]+)", chart.read_text("utf-8")[:200])
+        assert f"Chart.js {version} (MIT)" in decision
 
     def test_a_bill_of_materials_and_an_audit_can_be_made(self) -> None:
         makefile = (ROOT / "Makefile").read_text(encoding="utf-8")

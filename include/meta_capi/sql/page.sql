@@ -29,19 +29,19 @@ from (
 with held as (
     select
         dataset_id, feed, day, state, reason, currency, match_keys, deliveries, value,
-        timed, within_1_hour, within_2_hours, within_24_hours, oldest_event
+        timed, within_1_hour, within_2_hours, within_24_hours
     from capi.day_figures()
     where %(exact)s and feed = any(%(feeds)s) and day between %(since)s and %(until)s
     union all
     select
         dataset_id, feed, day, state, reason, currency, match_keys, deliveries, value,
-        timed, within_1_hour, within_2_hours, within_24_hours, oldest_event
+        timed, within_1_hour, within_2_hours, within_24_hours
     from capi.day_counts
     where not %(exact)s and feed = any(%(feeds)s) and day between %(since)s and %(until)s
     union all
     select
         dataset_id, feed, day, state, null, nullif(currency, ''), 0, deliveries, value,
-        0, 0, 0, 0, null
+        0, 0, 0, 0
     from capi.removed
     where feed = any(%(feeds)s) and day between %(since)s and %(until)s
 )
@@ -67,25 +67,31 @@ from capi.day_counts
 where feed = any(%(feeds)s) and day >= %(since)s;
 
 -- name: expiring
--- What Meta takes no more after a moment, unless it goes out before. Only days that may
--- hold such an event are looked at.
-with days as (
+-- What Meta takes no more after a moment, unless it goes out before; to the hour.
+with touched as materialized (
     select distinct dataset_id, feed, day
-    from capi.day_counts
-    where feed = %(feed)s and oldest_event < %(before)s
-    union
-    select dataset_id, feed, day from capi.touched_days where feed = %(feed)s
+    from capi.touched_days
+    where %(exact)s and feed = %(feed)s
+), waiting as (
+    select w.state, w.hour, w.deliveries
+    from capi.day_waiting as w
+    where w.feed = %(feed)s
+        and w.hour >= %(after)s
+        and w.hour < %(before)s
+        and not exists (
+            select from touched as t
+            where t.feed = w.feed and t.dataset_id = w.dataset_id and t.day = w.day
+        )
+    union all
+    select now.state, now.hour, now.deliveries
+    from touched as t
+    cross join lateral capi.count_waiting(t.dataset_id, t.feed, t.day) as now
+    where now.hour >= %(after)s and now.hour < %(before)s
 )
-select d.state::text as state, count(*) as deliveries, min(d.event_time) as oldest
-from days
-join capi.deliveries as d
-    on d.feed = days.feed
-    and d.dataset_id = days.dataset_id
-    and d.cursor_at >= days.day::timestamp at time zone 'UTC'
-    and d.cursor_at < (days.day + 1)::timestamp at time zone 'UTC'
-where d.state in ('pending', 'claimed', 'quarantined') and d.event_time < %(before)s
-group by d.state
-order by d.state;
+select state::text as state, sum(deliveries)::bigint as deliveries, min(hour) as oldest
+from waiting
+group by state
+order by state;
 
 -- name: traffic
 -- Requests by day: how many, how long they took, and what Meta asked to wait.
@@ -137,9 +143,9 @@ from held
 group by state, reason
 order by sum(deliveries) desc, state, reason;
 
--- name: listed
--- Some deliveries, those that became known last first. The counts by day say how far back
--- to look, so that a rare reason is found without reading the whole ledger.
+-- name: listed_days
+-- How far back to look for some deliveries, by the counts: a rare reason is found without
+-- reading the whole ledger.
 with counted as (
     select day, sum(deliveries) as deliveries
     from capi.day_counts
@@ -158,20 +164,25 @@ with counted as (
 ), added as (
     select day, sum(deliveries) over (order by day desc) - deliveries as later
     from counted
-), bounds as (
-    select min(day) as first, max(day) as last from added where later < %(most)s
 )
 select
-    d.dataset_id, d.feed, d.source_key, d.state::text as state, d.reason, d.event_name,
-    d.event_time, d.cursor_at, d.batch_id, d.value, d.currency
-from bounds
-join capi.deliveries as d
-    on d.feed = %(feed)s
-    and d.cursor_at >= bounds.first::timestamp at time zone 'UTC'
-    and d.cursor_at < (bounds.last + 1)::timestamp at time zone 'UTC'
-where (%(state)s::text is null or d.state::text = %(state)s)
-    and (%(reason)s::text is null or d.reason = %(reason)s)
-order by d.cursor_at desc
+    min(day)::timestamp at time zone 'UTC' as first,
+    (max(day) + 1)::timestamp at time zone 'UTC' as last
+from added
+where later < %(most)s;
+
+-- name: listed
+-- Some deliveries, those that became known last first.
+select
+    dataset_id, feed, source_key, state::text as state, reason, event_name, event_time,
+    cursor_at, batch_id, value, currency
+from capi.deliveries
+where feed = %(feed)s
+    and cursor_at >= %(first)s
+    and cursor_at < %(last)s
+    and (%(state)s::text is null or state::text = %(state)s)
+    and (%(reason)s::text is null or reason = %(reason)s)
+order by cursor_at desc
 limit %(most)s;
 
 -- name: run_batches

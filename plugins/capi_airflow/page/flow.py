@@ -148,5 +148,6 @@ def _expiring(house: House, feed: str) -> list[Expiring]:
     known = house.feeds.get(feed)
     if known is None:
         return []
-    before = now() - known.longest_window + known.window.margin + timedelta(hours=24)
-    return list(overview.expiring(house.ledger(feed), feed, before))
+    oldest = now() - known.longest_window + known.window.margin
+    soon = oldest + timedelta(hours=24)
+    return overview.expiring(house.ledger(feed), feed, oldest, soon)

@@ -17,13 +17,25 @@ create table capi.day_counts (
     within_1_hour bigint not null,
     within_2_hours bigint not null,
     within_24_hours bigint not null,
-    -- Of those that Meta may still get: the event that expires first.
-    oldest_event timestamptz,
     counted_at timestamptz not null
 );
 create index day_counts_by_day on capi.day_counts (feed, dataset_id, day);
 comment on table capi.day_counts is
     'Deliveries by day, counted when they were last looked at; capi.day_figures() is exact.';
+
+-- When what is not at Meta happened, so that it is known what soon is too old for it.
+create table capi.day_waiting (
+    dataset_id text not null,
+    feed text not null,
+    day date not null,
+    state capi.delivery_state not null,
+    hour timestamptz not null,
+    deliveries bigint not null
+);
+create index day_waiting_by_hour on capi.day_waiting (feed, hour);
+create index day_waiting_by_day on capi.day_waiting (feed, dataset_id, day);
+comment on table capi.day_waiting is
+    'Deliveries that Meta may still get, by the hour of their event; as in capi.day_counts.';
 
 -- No key: workers that touch one day at a time do not wait for each other.
 create table capi.touched_days (
@@ -87,7 +99,6 @@ returns setof capi.day_counts language sql stable rows 200 as $$
         count(*) filter (
             where d.state = 'accepted' and d.settled_at <= d.event_time + interval '24 hours'
         ),
-        min(d.event_time) filter (where d.state in ('pending', 'claimed', 'quarantined')),
         capi.clock()
     from capi.deliveries as d
     where d.feed = of_feed
@@ -95,6 +106,22 @@ returns setof capi.day_counts language sql stable rows 200 as $$
         and d.cursor_at >= of_day::timestamp at time zone 'UTC'
         and d.cursor_at < (of_day + 1)::timestamp at time zone 'UTC'
     group by d.state, d.reason, d.currency, case d.state when 'accepted' then d.match_keys else 0 end
+$$;
+
+create function capi.count_waiting(of_dataset text, of_feed text, of_day date)
+returns setof capi.day_waiting language sql stable rows 50 as $$
+    select
+        of_dataset, of_feed, of_day, d.state,
+        -- What the gate held has no event time here, and became known after the event.
+        date_trunc('hour', coalesce(d.event_time, d.cursor_at), 'UTC'),
+        count(*)
+    from capi.deliveries as d
+    where d.feed = of_feed
+        and d.dataset_id = of_dataset
+        and d.cursor_at >= of_day::timestamp at time zone 'UTC'
+        and d.cursor_at < (of_day + 1)::timestamp at time zone 'UTC'
+        and d.state in ('pending', 'claimed', 'quarantined')
+    group by d.state, date_trunc('hour', coalesce(d.event_time, d.cursor_at), 'UTC')
 $$;
 
 -- Counts the days that were touched, by one statement and so in one snapshot: a mark that
@@ -115,6 +142,15 @@ begin
         delete from capi.day_counts as c
         using touched as t
         where c.feed = t.feed and c.dataset_id = t.dataset_id and c.day = t.day
+    ), waited as (
+        delete from capi.day_waiting as w
+        using touched as t
+        where w.feed = t.feed and w.dataset_id = t.dataset_id and w.day = t.day
+    ), waiting as (
+        insert into capi.day_waiting
+        select now.*
+        from touched as t
+        cross join lateral capi.count_waiting(t.dataset_id, t.feed, t.day) as now
     ), counted as (
         insert into capi.day_counts
         select now.*
