@@ -19,7 +19,7 @@ PROGRAM := $(VENV)/python -m demo
 unexport PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE VIRTUAL_ENV
 unexport $(filter AIRFLOW_% _AIRFLOW_%,$(.VARIABLES))
 
-.PHONY: help setup demo down test test-fast machine fuzz faults check docs lock sbom audit clean
+.PHONY: help setup demo down test test-fast machine fuzz faults bench check docs lock sbom audit clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,18 @@ faults: setup  ## Kill ten thousand workers, and close the books (FAULTS="--seed
 	$(VENV)/python -m tests.faults --kills 10000 --failpoints 100 --restarts 200 \
 	  --sleeps 200 --naive 100 --others 50 --shards 2 --folder .test/faults $(FAULTS)
 
+# The peers' packages are no part of the product: they live in an environment of their own.
+PEERS := .bench/peers/.ready
+
+$(PEERS): bench/requirements.txt | setup
+	.boot/bin/uv venv --quiet --clear --python $(VENV)/python .bench/peers
+	VIRTUAL_ENV=.bench/peers UV_PYTHON_DOWNLOADS=never \
+	  .boot/bin/uv pip sync --quiet --require-hashes bench/requirements.txt
+	touch $@
+
+bench: setup $(PEERS)  ## Measure us beside our peers, 25 minutes (BENCH="build gate --rows 100k" for some)
+	$(VENV)/python -m bench $(BENCH)
+
 check: setup  ## Lint, formatting, types, and the rules of the house
 	$(VENV)/ruff check .
 	$(VENV)/ruff format --check .
@@ -68,6 +80,8 @@ lock: setup  ## Pin every package anew, with hashes, from the two .in files
 	  --generate-hashes requirements.in --output-file requirements.txt
 	.boot/bin/uv pip compile --quiet --universal --python-version 3.11 --no-header \
 	  --generate-hashes requirements-dev.in --output-file requirements-dev.txt
+	.boot/bin/uv pip compile --quiet --universal --python-version 3.11 --no-header \
+	  --generate-hashes bench/requirements.in --output-file bench/requirements.txt
 
 # Both tools live in an environment of their own, thrown away afterwards.
 sbom: setup  ## Write a bill of materials, sbom.json, of what the containers install
@@ -78,5 +92,5 @@ audit: setup  ## Ask for known vulnerabilities of what is locked (needs the netw
 	.boot/bin/uvx pip-audit==2.10.1 --strict --require-hashes --disable-pip --requirement requirements.txt
 
 clean: down  ## Stop the demo and remove everything made here
-	rm -rf .demo .test .hypothesis .mypy_cache .pytest_cache .ruff_cache .venv .boot
+	rm -rf .bench .demo .test .hypothesis .mypy_cache .pytest_cache .ruff_cache .venv .boot
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +

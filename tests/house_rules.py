@@ -36,6 +36,7 @@ ROOMS = {
         "warehouse",
         "ledger",
         "quality",
+        "sweep",
     },
     "yaml": {"feed"},
     "concurrent": {"dispatch"},
@@ -169,7 +170,7 @@ def simulator_imports(module: Module) -> Iterator[str]:
     """The local Graph API shares Meta's facts with the sender, and no code."""
     if module.package == SIMULATOR:
         for name in module.imports:
-            if not (_standard(name) or _is(name, SIMULATOR, f"{CORE}.spec")):
+            if not (_standard(name) or _is(name, SIMULATOR, f"{CORE}.spec", "msgspec")):
                 yield f"{module.path} imports {name}"
 
 
@@ -177,13 +178,13 @@ def embassy_imports(module: Module) -> Iterator[str]:
     """Airflow's words come from its SDK; one room has the socket, one the page."""
     if not module.path.startswith("plugins/"):
         return
-    console = module.room == "console" or module.path == "plugins/capi_plugin.py"
+    page = module.room == "page"
     allowed = {
-        "airflow": console,
+        "airflow": page,
         "airflow.sdk": module.room not in LINE,
-        "fastapi": console,
-        "starlette": console,
-        "jinja2": console,
+        "fastapi": page,
+        "starlette": page,
+        "jinja2": page,
         "requests": module.room in LINE,
         "http.client": module.room in LINE,
         "urllib.request": False,

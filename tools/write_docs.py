@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
+from tools.bench_page import bench_page
 from tools.fault_matrix import fault_matrix
 from tools.fault_runs import fault_runs
 from tools.feed_reference import feeds
@@ -113,6 +114,7 @@ def dags() -> str:
 
 
 PAGES: Final[dict[str, Callable[[], str]]] = {
+    "docs/benchmarks.md": bench_page,
     "docs/dags.md": dags,
     "docs/fault-matrix.md": fault_matrix,
     "docs/fault-runs.md": fault_runs,

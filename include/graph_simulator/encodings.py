@@ -29,6 +29,13 @@ class UnreadableError(Exception):
         super().__init__(refusal.message)
 
 
+def is_plain_json(headers: Mapping[str, str]) -> bool:
+    """Say whether the body is JSON as it stands."""
+    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+    coding = headers.get("content-encoding", "identity").strip().lower()
+    return media_type == "application/json" and coding == "identity"
+
+
 def decode(
     body: bytes, headers: Mapping[str, str], *, accept_gzip: bool = False
 ) -> dict[str, object]:

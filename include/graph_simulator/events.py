@@ -48,7 +48,7 @@ _SEGMENTS: Final = (
 )  # fmt: skip
 # Section 12: 1 is the USA, 0 lets Meta geolocate; states from California on.
 _LDU_COUNTRIES: Final = (0, 1)
-_LDU_STATES: Final = (0, *range(1000, 1014))
+LDU_STATES: Final = (0, *range(1000, 1014))
 _integer = re.compile(r"[0-9]{1,20}").fullmatch
 
 
@@ -176,6 +176,6 @@ def _limited_data_use_refusal(
     if state is None:
         if switches.documented or not user_data.get("client_ip_address"):
             return bad_parameter("LDU needs a state.", _DATA_PROCESSING[2])
-    elif type(state) is not int or state not in _LDU_STATES:
+    elif type(state) is not int or state not in LDU_STATES:
         return bad_parameter("The state is unknown.", _DATA_PROCESSING[2])
     return None

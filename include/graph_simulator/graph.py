@@ -10,22 +10,24 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 from urllib.parse import parse_qsl
 
 from graph_simulator import answers, edges, rules
 from graph_simulator.access import Doorkeeper
 from graph_simulator.answers import Answer
-from graph_simulator.encodings import UnreadableError, decode
+from graph_simulator.encodings import UnreadableError, decode, is_plain_json
 from graph_simulator.faults import Visit
-from graph_simulator.records import Receipt, arrivals_of, rows_of
+from graph_simulator.orderly import Batch, Sieve
+from graph_simulator.records import Receipt, Row, arrivals_of, rows_of
 from graph_simulator.refusals import Refusal, bad_request, unknown_path
 from graph_simulator.store import Store
 from graph_simulator.switches import Switches
 from meta_capi import spec
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Request:
     """One HTTP request, read to its end. Header names are in lower case."""
 
@@ -33,14 +35,45 @@ class Request:
     path: str
     query: Mapping[str, str]
     headers: Mapping[str, str]
-    members: Mapping[str, Any]  # of the body
-    unreadable: Refusal | None = None  # why the body has no members
+    body: bytes
+    accept_gzip: bool
+    batch: Batch | None  # where the body is orderly
+
+    @cached_property
+    def _decoded(self) -> Mapping[str, Any] | Refusal:
+        try:
+            return decode(self.body, self.headers, accept_gzip=self.accept_gzip)
+        except UnreadableError as error:
+            return error.refusal
+
+    @property
+    def members(self) -> Mapping[str, Any]:
+        """The body's members; none of a body that cannot be read."""
+        return {} if isinstance(self._decoded, Refusal) else self._decoded
+
+    @property
+    def unreadable(self) -> Refusal | None:
+        """Why the body has no members."""
+        return self._decoded if isinstance(self._decoded, Refusal) else None
+
+    @property
+    def token_members(self) -> Mapping[str, Any]:
+        """The members among which a token may stand."""
+        return {"access_token": self.batch.access_token} if self.batch else self.members
 
     @property
     def event_ids(self) -> frozenset[str]:
         """The ids that can be read out of `data`, right or wrong as it is."""
         arrivals = arrivals_of(self.members.get("data"))
         return frozenset(arrival.event_id for arrival in arrivals)
+
+    @property
+    def size(self) -> int:
+        """How many events it holds, right or wrong as they are."""
+        if self.batch:
+            return len(self.batch.rows)
+        data = self.members.get("data")
+        return len(data) if isinstance(data, list) else 0
 
 
 def read_request(
@@ -50,22 +83,18 @@ def read_request(
     body: bytes,
     *,
     accept_gzip: bool,
+    sieve: Sieve,
 ) -> Request:
     """Take a request apart. A body that cannot be read is told later, in its turn."""
     path, _, query = target.partition("?")
-    members: dict[str, Any] = {}
-    unreadable = None
-    try:
-        members = decode(body, headers, accept_gzip=accept_gzip)
-    except UnreadableError as error:
-        unreadable = error.refusal
     return Request(
         method=method,
         path=path,
         query=dict(parse_qsl(query)),
         headers=headers,
-        members=members,
-        unreadable=unreadable,
+        body=body,
+        accept_gzip=accept_gzip,
+        batch=sieve.read(body) if is_plain_json(headers) else None,
     )
 
 
@@ -97,6 +126,7 @@ class Graph:
         self.doorkeeper = doorkeeper
         self.store = store
         self.now = now
+        self.sieve = Sieve()
         self._lock = threading.Lock()
         self._notes: Counter[str] = Counter()
         self._refusals: Counter[str] = Counter()
@@ -161,12 +191,14 @@ class Graph:
             return bad_request("Unsupported method. This edge takes POST alone.")
         at = self.now()
         notes: Counter[str] = Counter()
-        refusal = (
-            self._denied(dataset, request, at)
-            or told
-            or request.unreadable
-            or rules.body_refusal(request.members, at, self.switches, notes)
-        )
+        refusal = self._denied(dataset, request, at) or told
+        batch = request.batch
+        if batch and not batch.is_timely(at, self.switches):
+            batch = None
+        if refusal is None and batch is None:
+            refusal = request.unreadable or rules.body_refusal(
+                request.members, at, self.switches, notes
+            )
         if refusal is None and visit.looks_inside():
             refusal = visit.refuse_if(request.event_ids)
         with self._lock:
@@ -174,17 +206,17 @@ class Graph:
         if refusal is not None:
             self._arrive(dataset, request, at, fault=fault, code=refusal.code)
             return refusal
-        events = request.members["data"]
         receipt = Receipt(
             at=at, request=self.store.next_request(), processed=True, fault=fault
         )
-        agent = str(request.members.get("partner_agent") or "")
-        self.store.take(dataset, rows_of(events), receipt, agent=agent, events=events)
-        return answers.taken(len(events), place.version)
+        rows, agent = _kept_of(request, batch)
+        events = request.members["data"] if self.store.keeps_events else ()
+        self.store.take(dataset, rows, receipt, agent=agent, events=events)
+        return answers.taken(len(rows), place.version)
 
     def _denied(self, dataset: str, request: Request, at: float) -> Refusal | None:
         token = self.doorkeeper.admit(
-            request.query, request.headers, request.members, at
+            request.query, request.headers, request.token_members, at
         )
         if isinstance(token, Refusal):
             return token
@@ -238,3 +270,11 @@ class Graph:
         with self._lock:
             self._refusals[f"{refusal.code}/{refusal.subcode or '-'}"] += 1
         return answers.refused(refusal, version, self.switches.profile)
+
+
+def _kept_of(request: Request, batch: Batch | None) -> tuple[list[Row], str]:
+    """Return what is remembered of a request that is taken: its events, its agent."""
+    if batch:
+        return batch.rows, batch.partner_agent
+    members = request.members
+    return rows_of(members["data"]), str(members.get("partner_agent") or "")

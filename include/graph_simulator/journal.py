@@ -13,6 +13,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
 from graph_simulator.records import Arrival, Receipt, Row
 
 _RESET: Final = b'{"reset":true}\n'
@@ -75,7 +77,11 @@ class Journal:
             "code": receipt.code,
             **what,
         }
-        self._append(json.dumps(entry, separators=(",", ":")).encode() + b"\n")
+        try:
+            line = msgspec.json.encode(entry)
+        except UnicodeEncodeError:  # half a surrogate pair, which only ASCII can name
+            line = json.dumps(entry, separators=(",", ":")).encode()
+        self._append(line + b"\n")
 
     def _append(self, line: bytes) -> None:
         left = memoryview(line)

@@ -86,8 +86,7 @@ def rows_of(events: Iterable[dict[str, Any]]) -> list[Row]:
         user_data = event["user_data"]
         fingerprint = None
         if not order_id and source == "physical_store":
-            text = json.dumps(user_data, sort_keys=True)
-            fingerprint = hashlib.blake2b(text.encode(), digest_size=16).digest()
+            fingerprint = fingerprint_of(user_data)
         rows.append(
             Row(
                 event["event_name"],
@@ -101,6 +100,12 @@ def rows_of(events: Iterable[dict[str, Any]]) -> list[Row]:
             )
         )
     return rows
+
+
+def fingerprint_of(user_data: dict[str, Any]) -> bytes:
+    """Return what tells one customer of an offline event from another."""
+    text = json.dumps(user_data, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()
 
 
 def arrivals_of(data: object) -> list[Arrival]:

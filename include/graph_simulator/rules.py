@@ -36,7 +36,12 @@ _KNOWN: Final = frozenset({
     *_TEXTS, "data", "access_token", "partner_agent", "progress", "platforms", "trace",
     "appsecret_proof",
 })  # fmt: skip
-_MAX_EVENTS: Final = 1_000
+MAX_EVENTS: Final = 1_000
+
+
+def is_partner_agent(text: str) -> bool:
+    """Say whether Meta takes it as the name of who sends."""
+    return _partner_agent(text) is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,13 +89,13 @@ def body_refusal(
         return bad_parameter("data must be an array of events.", "data")
     if not data:
         return bad_parameter("data must not be empty.", "data")
-    if len(data) > _MAX_EVENTS:
+    if len(data) > MAX_EVENTS:
         return bad_parameter("data must hold at most 1,000 events.", "data")
     refusal = first_refusal(data, now, switches, notes)
     if refusal is not None:
         return refusal
     agent = members.get("partner_agent")
-    if agent is not None and not (isinstance(agent, str) and _partner_agent(agent)):
+    if agent is not None and not (isinstance(agent, str) and is_partner_agent(agent)):
         return bad_parameter(
             "partner_agent must have fewer than 23 characters and two letters.",
             "partner_agent",

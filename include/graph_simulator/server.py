@@ -259,6 +259,7 @@ class _Handler(BaseHTTPRequestHandler):
             {name.lower(): value for name, value in self.headers.items()},
             body,
             accept_gzip=graph.switches.accept_gzip,
+            sieve=graph.sieve,
         )
         event_ids = request.event_ids if visit.looks_inside() else ()
         # A client that goes meanwhile takes nothing back: the body had left it.
@@ -267,12 +268,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         fault = visit.late(event_ids)
         status = sabotage.respond(fault, self._wire, graph, request, visit)
-        events = request.members.get("data")
-        self._tell(
-            path,
-            fault.kind if fault else str(status),
-            len(events) if isinstance(events, list) else 0,
-        )
+        self._tell(path, fault.kind if fault else str(status), request.size)
 
     def _read_body(self) -> bytes | None:
         """Return the whole body, or answer and return None."""

@@ -10,6 +10,7 @@ import threading
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 from graph_simulator.journal import Journal
@@ -18,6 +19,7 @@ from graph_simulator.switches import Switches
 
 # Event name, action source, partner agent.
 Lane = tuple[str, str | None, str]
+_lane_keys = attrgetter("event_name", "action_source", "keys")
 
 
 @dataclass(slots=True)
@@ -49,7 +51,7 @@ class Store:
         keep_events: bool = False,
     ) -> None:
         self._switches = switches
-        self._keep_events = keep_events
+        self.keeps_events = keep_events
         self._lock = threading.Lock()
         self._datasets: dict[str, _Dataset] = defaultdict(_Dataset)
         self._requests = 0
@@ -84,7 +86,7 @@ class Store:
             held.arrived += len(rows)
             held.received += len(rows)
             held.last_received = receipt.at
-            if self._keep_events:
+            if self.keeps_events:
                 held.events.extend(events)
             self._count(held, rows, receipt, agent)
 
@@ -119,8 +121,10 @@ class Store:
     def _count(
         self, held: _Dataset, rows: Sequence[Row], receipt: Receipt, agent: str
     ) -> None:
+        for (name, source, keys), times in Counter(map(_lane_keys, rows)).items():
+            held.key_sets[name, source, agent][keys] += times
         once = (receipt,)
-        for name, event_id, time, source, order, item, keys, fingerprint in rows:
+        for name, event_id, time, source, order, item, _, fingerprint in rows:
             repeated = False
             if event_id is not None:
                 ids = held.names[name]
@@ -139,7 +143,6 @@ class Store:
                     held.offline[key] = receipt.at
                 elif not repeated:
                     held.repeated_offline += 1
-            held.key_sets[name, source, agent][keys] += 1
 
     def _repeats(
         self, receipts: tuple[Receipt, ...], at: float, source: str | None

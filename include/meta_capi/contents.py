@@ -6,7 +6,6 @@ Meta refuses the whole request for one item without an id or a quantity (2804008
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Final, TypeGuard
@@ -21,13 +20,6 @@ _ITEM_KEYS: Final = (
     "id", "quantity", "item_price", "title", "description", "brand", "category",
     "delivery_category",
 )  # fmt: skip
-# Items as most tables hold them, which lose their spaces only. A fraction of four digits,
-# the last no zero, is written by JSON's reader as it was.
-_PLAIN_ITEM: Final = (
-    r'\{"id": ?"[0-9A-Za-z_./-]{1,64}", ?"quantity": ?[1-9][0-9]{0,8}'
-    r'(?:, ?"item_price": ?(?:0|[1-9][0-9]{0,9})(?:\.[0-9]{0,3}[1-9])?)?\}'
-)
-_PLAIN: Final = re.compile(rf"\[{_PLAIN_ITEM}(?:, ?{_PLAIN_ITEM})*\]")
 _LARGEST_ID: Final[int] = 10**spec.MAX_EVENT_ID_CHARACTERS
 # [choice] As of amounts: nobody bought a quadrillion of anything.
 _TOO_LARGE: Final = 10**15
@@ -43,8 +35,6 @@ def read_contents(value: object) -> tuple[str, str | None]:
     >>> read_contents('[{"id": 7}]')
     ('', 'contents.incomplete')
     """
-    if type(value) is str and _PLAIN.fullmatch(value):
-        return value.replace(" ", ""), None
     if isinstance(value, str | bytes):
         value = value.strip() or None
     try:

@@ -7,12 +7,12 @@ from decimal import Decimal
 from json.encoder import encode_basestring
 from typing import Final, Literal
 
-from meta_capi import money, spec
+from meta_capi import money, plain, spec
 from meta_capi.contents import read_contents
 from meta_capi.feed import Amount, Feed, Text
 from meta_capi.lifecycle import State
-from meta_capi.normalise import Flaw, is_plain, text_of
-from meta_capi.rows import Rows, Verdict, each
+from meta_capi.normalise import Flaw, text_of
+from meta_capi.rows import Memory, Rows, Verdict
 
 __all__ = ["CustomData"]
 
@@ -20,6 +20,9 @@ _UNKNOWN_WORDS: Final = {
     "content_type": Flaw.CONTENT_TYPE_UNKNOWN,
     "delivery_category": Flaw.DELIVERY_CATEGORY_UNKNOWN,
 }
+_Found = str | Flaw | None
+"""An amount's JSON text, or its flaw, or None where there is none."""
+
 _UNREADABLE: Final[Verdict] = (State.QUARANTINED, "text.unreadable")
 
 
@@ -42,9 +45,9 @@ class CustomData:
         } | {name: Text(column=ref.column) for name, ref in custom.properties.items()}
         self._contents = custom.contents.column if custom.contents else None
         self._crm = feed.event.stages.crm if feed.event.stages else None
-        self._known: dict[object, str | Flaw | None] = {}
+        self._codes = Memory(money.currency)
 
-    def members(self, rows: Rows) -> list[str]:
+    def members(self, rows: Rows) -> Sequence[str]:
         """Return custom_data's JSON members, with a leading comma, of the rows it keeps.
 
         A row is held for its first fault.
@@ -71,57 +74,88 @@ class CustomData:
     # --- amounts --------------------------------------------------------------------
 
     def _read_amounts(self, rows: Rows, held: list[Verdict | None]) -> list[str]:
-        columns = [
-            (name, rows.column(part.column), part.decimal_mark)
+        built, codes = rows.built, self._read_codes(rows)
+        found = {
+            name: _wires(rows.column(part.column), part.decimal_mark, codes)
             for name, part in self._amounts.items()
+        }
+        self._judge_gaps(rows, codes, found, held)
+        columns = [
+            [f',"{name}":{text}' if text else "" for text in texts]
+            for name, texts in found.items()
+        ] or [[""] * len(rows)]
+        paid = list(map("".join, zip(*columns, strict=True)))
+        if "value" in found:
+            rows.put(built.values, [str(text) or None for text in found["value"]])
+        rows.put(
+            built.currencies,
+            [str(code) if one else None for code, one in zip(codes, paid, strict=True)],
+        )
+        return [
+            f'{one},"currency":"{code}"' if one else ""
+            for code, one in zip(codes, paid, strict=True)
         ]
-        built, names = rows.built, rows.of(rows.built.event_names)
-        members = [""] * len(rows)
-        for i, code in enumerate(self._codes(rows)):
-            must = names[i] in self._priced
-            if type(code) is not str:
-                flaw = code.value if isinstance(code, Flaw) else "currency.missing"
-                if must:
-                    held[i] = held[i] or (State.QUARANTINED, flaw)
-                else:
-                    built.flaws[flaw] += 1
-                continue
-            found = ""
-            for name, column, mark in columns:
-                text = _wire(column[i], mark, code)
-                if isinstance(text, str):
-                    found += f',"{name}":{text}'
-                    if name == "value":
-                        built.values[rows.places[i]] = text
-                elif must and name == "value":
-                    flaw = text.value if text else "value.missing"
-                    held[i] = held[i] or (State.QUARANTINED, flaw)
-                    found = ""
-                    break
-                elif text is not None:
-                    built.flaws[text.value] += 1
-            if found:
-                built.currencies[rows.places[i]] = code
-                members[i] = f'{found},"currency":"{code}"'
-        return members
 
-    def _codes(self, rows: Rows) -> list[str | Flaw | None]:
+    def _judge_gaps(
+        self,
+        rows: Rows,
+        codes: list[_Found],
+        found: dict[str, list[_Found]],
+        held: list[Verdict | None],
+    ) -> None:
+        """Hold or count the rows that lack an amount; leave an empty text there."""
+        names = rows.of(rows.built.event_names)
+        for i in sorted(set().union(*map(_gaps, (codes, *found.values())))):
+            texts = [column[i] for column in found.values()]
+            must = names[i] in self._priced
+            if type(codes[i]) is not str:
+                reasons = [_reason(codes[i], "currency.missing")]
+            elif must and "value" in found and type(found["value"][i]) is not str:
+                reasons = [_reason(found["value"][i], "value.missing")]
+            else:
+                must = False
+                reasons = [text.value for text in texts if isinstance(text, Flaw)]
+            if must:
+                held[i] = held[i] or (State.QUARANTINED, reasons[0])
+            else:
+                rows.built.flaws.update(reasons)
+            for column, text in zip(found.values(), texts, strict=True):
+                column[i] = text if type(text) is str and not must else ""
+
+    def _read_codes(self, rows: Rows) -> list[_Found]:
         """Return each row's currency; the feed's where the row names none."""
         part = self._currency
         if part is None or part.column is None:
             return [part.default if part else None] * len(rows)
-        codes = each(rows.column(part.column), money.currency, self._known)
+        codes = self._codes.of(rows.column(part.column))
         if part.default is None:
             return codes
         return [part.default if code is None else code for code in codes]
 
 
-def _wire(value: object, mark: Literal[".", ","], code: str) -> str | Flaw | None:
-    """Return an amount's JSON text, or its flaw, or None where there is none."""
-    if plain := money.quick(value, code):
-        return plain
+def _wires(
+    column: Sequence[object], mark: Literal[".", ","], codes: list[_Found]
+) -> list[_Found]:
+    """Write every amount; of a row without a currency, none."""
+    return [
+        short if short and code in money.WITH_CENTS else _wire(value, mark, code)
+        for short, value, code in zip(plain.amounts(column), column, codes, strict=True)
+    ]
+
+
+def _wire(value: object, mark: Literal[".", ","], code: _Found) -> _Found:
+    if type(code) is not str:
+        return None
     amount = money.amount(value, mark)
     return money.wire(amount, code) if isinstance(amount, Decimal) else amount
+
+
+def _gaps(column: Sequence[object]) -> list[int]:
+    return [i for i, text in enumerate(column) if type(text) is not str]
+
+
+def _reason(flaw: object, missing: str) -> str:
+    return flaw.value if isinstance(flaw, Flaw) else missing
 
 
 def _read_texts(
@@ -134,10 +168,10 @@ def _read_texts(
         rows.column(part.column) if part.column else [None] * len(rows)
     )
     words = spec.CUSTOM_DATA_WORDS.get(name)
-    members = []
+    found = plain.ids(column) if words is None else [""] * len(column)
+    members = [f'{label}"{text}"' if text else "" for text in found]
     for i, value in enumerate(column):
-        if words is None and type(value) is str and is_plain(value):
-            members.append(f'{label}"{value}"')
+        if members[i] or value is None:
             continue
         text = text_of(value)
         if isinstance(text, Flaw):
@@ -147,15 +181,16 @@ def _read_texts(
             if held[i] is None:
                 rows.built.flaws[_UNKNOWN_WORDS[name].value] += 1
             trimmed = ""
-        members.append(label + encode_basestring(trimmed) if trimmed else "")
+        members[i] = label + encode_basestring(trimmed) if trimmed else ""
     return members
 
 
 def _read_items(column: Sequence[object], held: list[Verdict | None]) -> Sequence[str]:
-    members = []
-    for i, value in enumerate(column):
-        items, reason = read_contents(value)
+    found = plain.contents(column)
+    for i, items in enumerate(found):
+        if items:
+            continue
+        found[i], reason = read_contents(column[i])
         if reason:
             held[i] = held[i] or (State.QUARANTINED, reason)
-        members.append(f',"contents":{items}' if items else "")
-    return members
+    return [f',"contents":{items}' if items else "" for items in found]

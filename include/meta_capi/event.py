@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from json.encoder import encode_basestring
 from typing import Final
@@ -22,7 +23,6 @@ from meta_capi.feed import Feed, Moment
 from meta_capi.lifecycle import State
 from meta_capi.names import (
     clean_text,
-    event_id,
     event_ids,
     holds_address,
     keys_of,
@@ -30,16 +30,16 @@ from meta_capi.names import (
 )
 from meta_capi.normalise import Flaw, text_of
 from meta_capi.privacy import Privacy
-from meta_capi.rows import Rows, Verdict, each
+from meta_capi.rows import Memory, Rows, Verdict
 from meta_capi.user_data import UserData
 
 __all__ = ["Builder"]
 
 _IN_FUTURE: Final[Verdict] = (State.QUARANTINED, "time.in_future")
 _TOO_OLD: Final[Verdict] = (State.EXPIRED, "window.over")
+_HOLDING: Final[Verdict] = (State.PENDING, "holding")
 _BEFORE_LEAD: Final[Verdict] = (State.QUARANTINED, "stage.before_lead")
 _TOO_LARGE: Final[Verdict] = (State.QUARANTINED, "event.too_large")
-# What no datetime can name is older than any window; the ledger keeps no time of it.
 _FIRST_SECOND: Final = int(datetime.min.replace(tzinfo=UTC).timestamp())
 
 
@@ -63,7 +63,7 @@ class Builder:
         self._users = UserData(feed, today)
         self._customs = CustomData(feed)
         self._keyless: Counter[str] = Counter()
-        self._stages: dict[object, str | Verdict] = {}
+        self._stages = Memory(self._stage)
         self._heads = {
             name: f'{{"event_name":{encode_basestring(name)},"event_time":'
             for name in feed.event_names
@@ -114,22 +114,9 @@ class Builder:
 
     def _keep_keyed(self, rows: Rows) -> None:
         keys = rows.built.source_keys
-        if (
-            "" not in keys
-            and len(set(keys)) == len(keys)
-            and max(map(len, keys), default=0) <= spec.MAX_EVENT_ID_CHARACTERS
-            and not any("@" in key for key in keys)
-        ):
+        odd = _odd(keys)
+        if not odd:
             return
-        times = Counter(keys)
-        odd = {
-            key
-            for key, count in times.items()
-            if count > 1
-            or not key
-            or len(key) > spec.MAX_EVENT_ID_CHARACTERS
-            or holds_address(key)
-        }
         seen: Counter[str] = Counter()
         held: list[Verdict | None] = [None] * len(keys)
         for row, key in enumerate(keys):
@@ -174,10 +161,9 @@ class Builder:
         stages = self._feed.event.stages
         if stages is None:
             return
-        found = each(rows.column(stages.column), self._stage, self._stages)
-        for place, name in zip(rows.places, found, strict=True):
-            if type(name) is str:
-                rows.built.event_names[place] = name
+        found = self._stages.of(rows.column(stages.column))
+        names = [name if type(name) is str else None for name in found]
+        rows.put(rows.built.event_names, names)
         rows.hold([name if type(name) is tuple else None for name in found])
 
     def _stage(self, value: object) -> str | Verdict:
@@ -190,27 +176,34 @@ class Builder:
         return State.QUARANTINED, "stage.unknown" if stage else "stage.missing"
 
     def _keep_timely(self, rows: Rows, now: int) -> None:
-        built = rows.built
-        latest = now + spec.FUTURE_TOLERANCE_SECONDS
-        oldest = now - self._window + self._margin
+        built, holding = rows.built, self._holding
         times = _read_moments(self._feed.event.time, rows)
-        held: list[Verdict | None] = []
-        for place, at in zip(rows.places, times, strict=True):
-            verdict: Verdict | None = None
-            if type(at) is not int:
-                reason = at.value if isinstance(at, Flaw) else "time.missing"
-                verdict = (State.QUARANTINED, reason)
-            elif at > latest:
-                verdict = _IN_FUTURE
-            else:
-                built.event_times[place] = at if at >= _FIRST_SECOND else None
-                if at < oldest:
-                    verdict = _TOO_OLD
-                elif self._holding and at + self._holding > now:
-                    verdict = (State.PENDING, "holding")
-                    built.not_before[place] = at + self._holding
-            held.append(verdict)
-        rows.hold(held)
+        future = now + spec.FUTURE_TOLERANCE_SECONDS
+        oldest = now - self._window + self._margin
+        latest = now - holding if holding else future
+        # What no datetime can name is older than any window; the ledger has no time of it.
+        rows.put(
+            built.event_times,
+            [
+                at if type(at) is int and _FIRST_SECOND <= at <= future else None
+                for at in times
+            ],
+        )
+        verdicts = [
+            None
+            if type(at) is int and oldest <= at <= latest
+            else _judge_time(at, oldest, future)
+            for at in times
+        ]
+        if holding:
+            rows.put(
+                built.not_before,
+                [
+                    at + holding if verdict is _HOLDING and type(at) is int else None
+                    for at, verdict in zip(times, verdicts, strict=True)
+                ],
+            )
+        rows.hold(verdicts)
         self._keep_after_lead(rows)
 
     def _keep_after_lead(self, rows: Rows) -> None:
@@ -232,10 +225,11 @@ class Builder:
 
     def _keep_identified(self, rows: Rows) -> None:
         built, given = rows.built, self._feed.event.id
-        made = self._made_ids(rows)
+        made = event_ids(
+            self._dataset_id, rows.of(built.event_names), rows.of(built.source_keys)
+        )
         if given is None:
-            for place, identity in zip(rows.places, made, strict=True):
-                built.event_ids[place] = identity
+            rows.put(built.event_ids, made)
             return
         held: list[Verdict | None] = []
         taken: set[tuple[str | None, str]] = set()
@@ -259,27 +253,21 @@ class Builder:
                 held.append(None)
         rows.hold(held)
 
-    def _made_ids(self, rows: Rows) -> list[str]:
-        keys, names = rows.of(rows.built.source_keys), rows.of(rows.built.event_names)
-        if len(set(names)) == 1:
-            return list(event_ids(self._dataset_id, str(names[0]), keys))
-        return [
-            event_id(self._dataset_id, str(name), key)
-            for name, key in zip(names, keys, strict=True)
-        ]
-
     # --- the event --------------------------------------------------------------------
 
-    def _assemble(self, rows: Rows, customs: list[str], users: list[str]) -> None:
-        built = rows.built
-        heads = [self._heads[str(name)] for name in rows.of(built.event_names)]
-        bodies = [
+    def _assemble(
+        self, rows: Rows, customs: Sequence[str], users: Sequence[str]
+    ) -> None:
+        built, source = rows.built, self._source
+        bodies: Sequence[bytes] = [
             (
-                f'{head}{at},"event_id":{identity}{self._source}{extra}'
-                f',"user_data":{{{user[1:]}}}{_custom(custom)}}}'
+                f'{head}{at},"event_id":{identity}{source}{extra}'
+                f',"user_data":{{{user[1:]}}}'
+                + (f',"custom_data":{{{custom[1:]}}}}}' if custom else "}")
             ).encode()
             for head, at, identity, extra, user, custom in zip(
-                heads,
+                # These rows have a name and an id.
+                map(self._heads.__getitem__, rows.of(built.event_names)),  # type: ignore[arg-type]
                 rows.of(built.event_times),
                 map(encode_basestring, rows.of(built.event_ids)),  # type: ignore[arg-type]
                 self._privacy.members(rows),
@@ -294,21 +282,37 @@ class Builder:
                 for body in bodies
             ]
             bodies = rows.hold(held).of(bodies)
-        for place, body in zip(rows.places, bodies, strict=True):
-            built.bodies[place] = body
-            built.digests[place] = self._fingerprint(body)
+        rows.put(built.bodies, bodies)
+        rows.put(built.digests, map(self._fingerprint, bodies))
 
 
-def _custom(members: str) -> str:
-    return f',"custom_data":{{{members[1:]}}}' if members else ""
+def _odd(keys: list[str]) -> set[str]:
+    """Return the keys that no row of its own can have."""
+    odd: set[str] = set()
+    if len(set(keys)) < len(keys):
+        odd |= {key for key, count in Counter(keys).items() if count > 1}
+    if "" in keys:
+        odd.add("")
+    if max(map(len, keys), default=0) > spec.MAX_EVENT_ID_CHARACTERS:
+        odd |= {key for key in keys if len(key) > spec.MAX_EVENT_ID_CHARACTERS}
+    if any("@" in key for key in keys):
+        odd |= set(filter(holds_address, keys))
+    return odd
+
+
+def _judge_time(at: int | Flaw | None, oldest: int, future: int) -> Verdict:
+    if type(at) is not int:
+        reason = at.value if isinstance(at, Flaw) else "time.missing"
+        return State.QUARANTINED, reason
+    if at > future:
+        return _IN_FUTURE
+    return _TOO_OLD if at < oldest else _HOLDING
 
 
 def _read_moments(part: Moment, rows: Rows) -> list[int | Flaw | None]:
     zone = ZoneInfo(part.timezone) if part.timezone else None
-    return [
-        moments.epoch_seconds(value, format=part.format, zone=zone)
-        for value in rows.column(part.column)
-    ]
+    column = rows.column(part.column)
+    return moments.each_epoch_seconds(column, format=part.format, zone=zone)
 
 
 def _aware(value: object, zone: ZoneInfo) -> datetime:

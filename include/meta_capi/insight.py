@@ -33,7 +33,7 @@ from meta_capi.sql import queries
 
 __all__ = [
     "coverage", "days", "erased", "events", "expiring", "explain", "freshness",
-    "interval_status", "reasons", "run_report", "runs", "status",
+    "interval_status", "reasons", "run", "run_report", "runs", "status",
 ]  # fmt: skip
 
 _SQL: Final = queries("insight")
@@ -91,19 +91,25 @@ def runs(ledger: Ledger, feed: str | None = None, most: int = 10) -> list[RunSum
     return [RunSummary(**row) for row in _ask(ledger, "runs", feed=feed, most=most)]
 
 
+def run(ledger: Ledger, run_no: int) -> RunSummary | None:
+    """Return a run by its number; None if the ledger knows no such run."""
+    found = _ask(ledger, "run", run_no=run_no, run_id=None)
+    return RunSummary(**found[0]) if found else None
+
+
 def run_report(ledger: Ledger, run_id: str) -> RunReport | None:
     """Return a run and what the ledger has of it; None if it knows no such run."""
     found = _ask(ledger, "run", run_id=run_id, run_no=None)
     if not found:
         return None
-    run = RunSummary(**found[0])
-    held = _ask(ledger, "run_deliveries", run_no=run.run_no)
-    gates = _ask(ledger, "run_validations", run_no=run.run_no)
+    summary = RunSummary(**found[0])
+    held = _ask(ledger, "run_deliveries", run_no=summary.run_no)
+    gates = _ask(ledger, "run_validations", run_no=summary.run_no)
     return RunReport(
-        run=run,
+        run=summary,
         deliveries={(State(r["state"]), r["reason"]): r["deliveries"] for r in held},
         gates=[Gate(**row) for row in gates],
-        **_ask(ledger, "run_batches", run_no=run.run_no)[0],
+        **_ask(ledger, "run_batches", run_no=summary.run_no)[0],
     )
 
 

@@ -23,6 +23,7 @@ from meta_capi.source import Interval, Shard, Slice, Source
 
 __all__ = [
     "KeyReading", "Row", "called", "judged", "names_of", "newest", "readings", "sent_words",
+    "stage_names",
 ]  # fmt: skip
 
 _EARLIEST: Final = datetime(1970, 1, 2, tzinfo=UTC)
@@ -102,6 +103,18 @@ def names_of(text: str) -> list[str]:
     ['L|1', 'L%7C1']
     """
     return list(dict.fromkeys([text, joined_key([text])]))
+
+
+def stage_names(text: str, feed: Feed) -> list[str]:
+    """Return the keys of one lead's rows, where each stage has a row of its own."""
+    stages, columns = feed.event.stages, feed.source.key
+    if stages is None or len(columns) != 2 or stages.column not in columns:
+        return []
+    lead_first = columns[1] == stages.column
+    known = [*stages.map, *stages.ignore]
+    return [
+        joined_key([text, stage] if lead_first else [stage, text]) for stage in known
+    ]
 
 
 def judged(

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from json.encoder import encode_basestring
 from typing import Final, NewType
 
 from meta_capi import normalise, spec
-from meta_capi.feed import MatchKeyPart
 from meta_capi.normalise import ExternalIdMode, Flaw, Normalised
 
 __all__ = [
-    "KEYS", "Context", "Digest", "MatchKey", "digest", "fragment", "names",
-    "prehashed", "quick_reader", "read", "too_broad",
+    "KEYS", "Context", "Digest", "MatchKey", "digest", "digested", "fragment", "names",
+    "prehashed", "read", "too_broad",
 ]  # fmt: skip
 
 Digest = NewType("Digest", str)
@@ -250,48 +249,16 @@ def fragment(key: str, values: tuple[str, ...]) -> str:
     return f'"{key}":[{texts}]' if match_key.takes_list else f'"{key}":{texts}'
 
 
-_PLAIN_ADDRESS: Final = re.compile(
-    r"[a-z0-9._%+-]{1,64}@(?:[a-z0-9-]{1,63}\.){1,4}[a-z]{2,24}"
-)
+def digested(key: str, normals: Sequence[str]) -> list[str]:
+    """Return the `fragment`s of normal forms, each with a leading comma.
 
-
-def quick_reader(
-    key: str, part: MatchKeyPart
-) -> Callable[[object, str | None], str | None] | None:
-    """Return a reader of ordinary values, or None where there is none.
-
-    It gives `fragment` of what `read` gives, with a leading comma; or None: ask `read`.
+    For an empty text there is an empty one.
     """
-    if key == "em":
-        return _quick_address
-    if key == "ph":
-        return _quick_phone
-    if key == "external_id" and part.mode in (None, "normalised"):
-        return _quick_external_id
-    return None
-
-
-def _quick_address(value: object, _: str | None) -> str | None:
-    if type(value) is str:
-        text = value.strip().lower() if value.isascii() else ""
-        if _PLAIN_ADDRESS.fullmatch(text):
-            return f',"em":["{hashlib.sha256(text.encode()).hexdigest()}"]'
-    return None
-
-
-def _quick_phone(value: object, country: str | None) -> str | None:
-    if type(value) is str:
-        digits = normalise.quick_phone(value, country)
-        if digits is not None:
-            return f',"ph":["{hashlib.sha256(digits.encode()).hexdigest()}"]'
-    return None
-
-
-def _quick_external_id(value: object, _: str | None) -> str | None:
-    if type(value) is str and len(value) < _MD5_LENGTH and normalise.is_plain(value):
-        digits = hashlib.sha256(value.lower().encode()).hexdigest()
-        return f',"external_id":["{digits}"]'
-    return None
+    start, sha256 = f',"{key}":["', hashlib.sha256
+    return [
+        f'{start}{sha256(normal.encode()).hexdigest()}"]' if normal else ""
+        for normal in normals
+    ]
 
 
 # --- masks ----------------------------------------------------------------------------

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import math
 import re
-from datetime import UTC, date, datetime, timedelta
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, timezone
 from decimal import Decimal
 from typing import Final
 from zoneinfo import ZoneInfo
 
 from meta_capi.normalise import Flaw, text_of
 
-__all__ = ["epoch_seconds"]
+__all__ = ["each_epoch_seconds", "epoch_seconds"]
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_SECOND: Final = timedelta(seconds=1)
+_DAY: Final = 86_400
+# Other zones may give no offset.
+_SURE_ZONES: Final = frozenset({timezone, ZoneInfo})
 # The year 5138. Milliseconds since 1970 have been larger since March 1973.
 _MOST_SECONDS: Final = 10**11
 _UNITS: Final = {"epoch_seconds": 1, "epoch_milliseconds": 1_000}
@@ -64,6 +67,21 @@ def epoch_seconds(
     return _from_text(text.strip(), format, zone)
 
 
+def each_epoch_seconds(
+    column: Sequence[object],
+    *,
+    format: str,  # noqa: A002
+    zone: ZoneInfo | None,
+) -> list[int | Flaw | None]:
+    """Return `epoch_seconds` of every value; of most it is a subtraction."""
+    return [
+        (since := value - _EPOCH).days * _DAY + since.seconds
+        if type(value) is datetime and type(value.tzinfo) in _SURE_ZONES
+        else epoch_seconds(value, format=format, zone=zone)
+        for value in column
+    ]
+
+
 def _from_text(text: str, format: str, zone: ZoneInfo | None) -> int | Flaw:  # noqa: A002
     if format in _UNITS:
         if not _NUMBER.fullmatch(text):
@@ -88,7 +106,8 @@ def _seconds(moment: datetime, zone: ZoneInfo | None) -> int | Flaw:
             return Flaw.TIME_NO_ZONE
         moment = moment.replace(tzinfo=zone, fold=0)
     # Subtracting never leaves the years 1 to 9999, as converting to UTC would.
-    return (moment - _EPOCH) // _SECOND
+    since = moment - _EPOCH
+    return since.days * _DAY + since.seconds
 
 
 def _from_number(number: float | Decimal, format: str) -> int | Flaw:  # noqa: A002

@@ -14,7 +14,7 @@ from typing import Final, Literal
 from meta_capi.data import records
 from meta_capi.normalise import Flaw, text_of
 
-__all__ = ["amount", "currency", "quick", "wire"]
+__all__ = ["WITH_CENTS", "amount", "currency", "wire"]
 
 DecimalMark = Literal[".", ","]
 
@@ -34,10 +34,9 @@ _GROUPED: Final = re.compile(
     r"[0-9]{1,3}(?:([.,'’ \u00a0\u2009\u202f])[0-9]{3})(?:\1[0-9]{3})*"
 )
 
-# As most amounts are written; the zeros at the end are left out.
-_PLAIN: Final = re.compile(r"(0|[1-9][0-9]{0,14})(?:\.([0-9]*?)0*)?")
-
 _DECIMALS: Final = {row["code"]: int(row["decimals"]) for row in records("currencies")}
+WITH_CENTS: Final = frozenset(code for code, number in _DECIMALS.items() if number >= 2)
+"""The currencies of two decimals or more."""
 
 
 def amount(value: object, decimal_mark: DecimalMark = ".") -> Decimal | Flaw | None:
@@ -141,16 +140,3 @@ def wire(amount: Decimal, currency: str) -> str:
     step = Decimal(1).scaleb(-_DECIMALS[currency])
     text = f"{amount.quantize(step, context=_EXACT):f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
-
-
-def quick(value: object, currency: str) -> str | None:
-    """Return `wire` of `amount` for an ordinary decimal that needs no rounding, or None.
-
-    >>> quick(Decimal("142.520"), "USD"), quick(Decimal("142.525"), "USD")
-    ('142.52', None)
-    """
-    if type(value) is Decimal and (plain := _PLAIN.fullmatch(str(value))):
-        whole, fraction = plain.groups("")
-        if len(fraction) <= _DECIMALS[currency]:
-            return f"{whole}.{fraction}" if fraction else whole
-    return None

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Final
 
 from meta_capi import spec
 from meta_capi.feed import Feed
 from meta_capi.lifecycle import State
 from meta_capi.names import clean_text
 from meta_capi.normalise import state, text_of
-from meta_capi.rows import Rows, Verdict, each
+from meta_capi.rows import Memory, Rows, Verdict
 
 __all__ = ["Privacy", "matches"]
 
@@ -44,15 +44,18 @@ class Privacy:
     """What customers allowed, for one feed. Keeps what it learnt of repeated values."""
 
     def __init__(self, feed: Feed) -> None:
+        ldu, opt_out = feed.limited_data_use, feed.opt_out
         self._feed = feed
-        self._consents = matches(feed.consent.granted)
-        self._known: tuple[dict[object, Any], ...] = ({}, {}, {}, {})
+        self._consents = Memory(matches(feed.consent.granted))
+        self._limits = Memory(matches(ldu.values if ldu else ()))
+        self._states = Memory(_ldu_state)
+        self._opt_outs = Memory(matches(opt_out.values if opt_out else ()))
 
     def keep_consented(self, rows: Rows) -> None:
         """Hold the rows without consent."""
         name = self._feed.consent.column
         if name is not None:
-            given = each(rows.column(name), self._consents, self._known[0])
+            given = self._consents.of(rows.column(name))
             rows.hold([None if yes else _NO_CONSENT for yes in given])
 
     def members(self, rows: Rows) -> Sequence[str]:
@@ -60,10 +63,10 @@ class Privacy:
         ldu, opt_out = self._feed.limited_data_use, self._feed.opt_out
         members = [""] * len(rows)
         if ldu:
-            flags = each(rows.column(ldu.column), matches(ldu.values), self._known[1])
+            flags = self._limits.of(rows.column(ldu.column))
             if any(flags):
                 states = rows.column(ldu.state) if ldu.state else [None] * len(rows)
-                numbers = each(states, _ldu_state, self._known[2])
+                numbers = self._states.of(states)
                 members = [
                     _ldu(number) if flag else ""
                     for flag, number in zip(flags, numbers, strict=True)
@@ -76,9 +79,7 @@ class Privacy:
                     {"ldu.state_unknown": unknown} if unknown else {}
                 )
         if opt_out:
-            flags = each(
-                rows.column(opt_out.column), matches(opt_out.values), self._known[3]
-            )
+            flags = self._opt_outs.of(rows.column(opt_out.column))
             members = [
                 member + ',"opt_out":true' if flag else member
                 for member, flag in zip(members, flags, strict=True)

@@ -1,35 +1,41 @@
 """The quality gate: a suite judged in the warehouse, on exactly the interval's rows.
 
 Great Expectations lives in this room alone, and is imported where it is used: that
-costs five seconds. It answers each expectation with yes or no, and names the condition
-that its bad rows meet; their keys are then read by our own statement, streamed and
-never cut. No value of another column leaves the warehouse: not in results, not in
-logs, not in errors.
-
-Its query assets are not used: Great Expectations 1.24.1 fetches the whole query to
-learn its columns, and the index queries that it writes for one do not parse.
+costs five seconds. It names the condition that each expectation's bad rows meet, and
+it says yes or no; in between one statement of ours looks at every row once (`sweep`).
+Left to itself it reads the interval again for each expectation that failed. No value
+of a column that is no key leaves the warehouse: not in results, logs or errors.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import compress, repeat
 from typing import Any, Final
 
 import sqlalchemy as sa
 
-from meta_capi.conditions import Interval, within
+from meta_capi.conditions import Condition, Interval
 from meta_capi.errors import GateError, SourceError
 from meta_capi.gate import BadRow, GateResult, Outcome, Status, verdict
 from meta_capi.relation import Relation
 from meta_capi.source import Source
-from meta_capi.suites import CUSTOM_SQL, UNIQUE, Rule, Severity, Suite
+from meta_capi.suites import CUSTOM_SQL, NOT_NULL, UNIQUE, Rule, Severity, Suite
+from meta_capi.sweep import Key, Sweep, repeated
 from meta_capi.warehouse import read_only, reading
 
 __all__ = ["BadRow", "GateResult", "check", "verdict"]
 
 _FORMAT: Final = {"result_format": "BOOLEAN_ONLY"}
-_KEYS_PER_FETCH: Final = 5_000
+_UNEXPECTED: Final = ".unexpected_count"
+# Keys of custom SQL that are held to count no row twice; beyond, the warehouse counts.
+_MOST_NAMED: Final = 100_000
+
+Record = Callable[[Iterable[BadRow]], None]
 
 
 def check(
@@ -37,7 +43,7 @@ def check(
     interval: Interval,
     suite: Suite,
     *,
-    record_bad_rows: Callable[[Iterable[BadRow]], None],
+    record_bad_rows: Record,
     validation_id: str,
     timer: Callable[[], float],
 ) -> GateResult:
@@ -47,9 +53,9 @@ def check(
         source: the feed's rows.
         interval: which of them.
         suite: the expectations.
-        record_bad_rows: called once for each critical expectation that failed, with
-            its rows as a stream. A row that fails two expectations comes twice, and
-            each of n rows with one key comes.
+        record_bad_rows: called a few times, each time with bad rows as a stream. A row
+            that fails two expectations comes twice, and each of n rows with one key
+            comes.
         validation_id: the caller's name for this validation.
         timer: seconds, as `time.perf_counter`.
 
@@ -58,73 +64,178 @@ def check(
         SourceError: the warehouse cannot be read.
     """
     started = timer()
-    with reading(source.engine, f"count {source.name}") as connection:
+    with reading(source.engine, f"describe {source.name}") as connection:
         relation = source.relation(connection)
-        inside = within(source.feed, relation, interval)
-        rows = int(connection.scalar(sa.select(sa.func.count()).where(inside)) or 0)
-    gate = _Gate(source, relation, interval)
-    statuses = gate.judge(suite.rules)
-    outcomes, bad = [], []
-    for rule, status in zip(suite.rules, statuses, strict=True):
-        unexpected: int | None = None
-        if status is Status.PASSED and rule.mostly == 1:
-            unexpected = 0
-        elif status is not Status.COULD_NOT_BE_CHECKED:
-            keys = gate.unexpected(rule)
-            if rule.severity is Severity.CRITICAL:
-                bad.append(keys)
-                unexpected = _record(
-                    gate.stream(keys), str(rule.reason), record_bad_rows
-                )
-            else:
-                unexpected = gate.count(keys)
-        outcomes.append(_outcome(rule, status, unexpected, rows))
+    sweep = Sweep(source, relation, interval)
+    gate = _Gate(sweep, suite, source.feed.source.key, record_bad_rows)
+    if sweep.any_rows():
+        outcomes = gate.judge(_Judge(source.engine, relation, sweep.batch))
+    else:  # nothing is wrong with nothing, and the import is saved
+        outcomes = [_outcome(rule, Status.PASSED, 0, 0) for rule in suite.rules]
     return GateResult(
         validation_id=validation_id,
         feed=source.feed.feed,
         suite=suite.name,
         interval_start=interval.start.isoformat(),
         interval_end=interval.end.isoformat(),
-        rows=rows,
-        quarantined=gate.count_rows_of(bad) if bad else 0,
+        rows=gate.rows,
+        quarantined=gate.quarantined(),
         seconds=round(timer() - started, 3),
         expectations=tuple(outcomes),
     )
 
 
-def _record(
-    keys: Iterator[tuple[object, ...]],
-    reason: str,
-    record_bad_rows: Callable[[Iterable[BadRow]], None],
-) -> int:
-    """Hand the rows over one by one; return how many there were."""
-    counted = 0
+@dataclass(frozen=True, slots=True)
+class _Test:
+    """An expectation, and the counts by which Great Expectations judges it."""
 
-    def rows() -> Iterator[BadRow]:
-        nonlocal counted
-        for key in keys:
-            counted += 1
-            yield BadRow(key, reason)
-
-    stream = rows()
-    record_bad_rows(stream)
-    for _ in stream:
-        """What the recorder left is counted all the same."""
-    return counted
+    rule: Rule
+    expectation: Any
+    asked: Mapping[Hashable, Condition]
+    """Great Expectations' name of each count, and which rows are counted."""
+    failing: Hashable
+    """The count of the rows that do not meet it."""
 
 
-def _outcome(rule: Rule, status: Status, unexpected: int | None, rows: int) -> Outcome:
-    return Outcome(
-        type=rule.type,
-        column=", ".join(rule.columns),
-        reason=rule.reason,
-        severity=rule.severity,
-        status=status,
-        unexpected=unexpected,
-        share=None if unexpected is None else unexpected / rows if rows else 0.0,
-        mostly=rule.mostly,
-        notes=rule.notes,
-    )
+class _Gate:
+    """One validation: what is found of each rule, and which rows are bad."""
+
+    def __init__(
+        self, sweep: Sweep, suite: Suite, key: Sequence[str], record: Record
+    ) -> None:
+        self._sweep, self._rules, self._record = sweep, suite.rules, record
+        self.rows = 0
+        self._bad_rows = 0
+        self._bad: list[Condition] = []
+        self._queries: list[sa.Select[Any]] = []
+        # Keys of custom SQL that no other rule blamed; None: the warehouse must count.
+        self._named: set[Key] | None = set() if _parts_keys(suite, key) else None
+
+    def judge(self, judge: _Judge) -> list[Outcome]:
+        """Return what became of each rule; one that breaks spoils no other."""
+        custom = [rule.type == CUSTOM_SQL for rule in self._rules]
+        tests = [
+            None if query else judge.test(rule)
+            for rule, query in zip(self._rules, custom, strict=True)
+        ]
+        found = [
+            self._query(rule) if query else (Status.COULD_NOT_BE_CHECKED, None)
+            for rule, query in zip(self._rules, custom, strict=True)
+        ]
+        counts = self._count([test for test in tests if test])
+        for place, test in enumerate(tests):
+            if test and test.failing in counts:
+                found[place] = judge.status(test, counts), counts[test.failing]
+        return [
+            _outcome(rule, status, unexpected, self.rows)
+            for rule, (status, unexpected) in zip(self._rules, found, strict=True)
+        ]
+
+    def quarantined(self) -> int:
+        """Count the rows whose key failed a critical expectation, each row once."""
+        if self._named is not None:
+            return self._bad_rows + len(self._named)
+        if self._bad or self._queries:
+            return self._sweep.rows_with_key(self._bad, self._queries)
+        return 0
+
+    def _query(self, rule: Rule) -> tuple[Status, int | None]:
+        """Judge custom SQL by our own statement.
+
+        Great Expectations takes a colon in it for a parameter, doubles the percent
+        signs of the feed's own query, and fetches the rows.
+        """
+        statement = self._sweep.named(rule.kwargs["unexpected_rows_query"])
+        try:
+            if rule.severity is Severity.CRITICAL:
+                rows = self._blame(statement, str(rule.reason))
+            else:
+                rows = self._sweep.count(statement)
+        except SourceError:
+            return Status.COULD_NOT_BE_CHECKED, None
+        return (Status.FAILED if rows else Status.PASSED), rows
+
+    def _blame(self, statement: sa.Select[Any], reason: str) -> int:
+        rows = 0
+
+        def bad_rows() -> Iterator[BadRow]:
+            nonlocal rows
+            for key in self._sweep.keys(statement):
+                rows += 1
+                if self._named is not None:
+                    self._named.add(key)
+                    if len(self._named) > _MOST_NAMED:
+                        self._named = None
+                yield BadRow(key, reason)
+
+        self._hand_over(bad_rows())
+        if rows:
+            self._queries.append(statement)
+        return rows
+
+    def _count(self, tests: Sequence[_Test]) -> Mapping[Hashable, int]:
+        try:
+            return self._pass(tests)
+        except SourceError:
+            self._named = None
+            self.rows = self._sweep.count(self._sweep.batch)
+        found: dict[Hashable, int] = {}
+        for test in tests:
+            with suppress(SourceError):
+                found |= self._pass([test])
+        return found
+
+    def _pass(self, tests: Sequence[_Test]) -> Mapping[Hashable, int]:
+        """Look at the rows once for all tests; return their counts."""
+        asked = {name: rows for test in tests for name, rows in test.asked.items()}
+        critical = [test for test in tests if test.rule.severity is Severity.CRITICAL]
+        conditions = [test.asked[test.failing] for test in critical]
+        others = asked.keys() - {test.failing for test in critical}
+        counted = {name: asked[name] for name in asked if name in others}
+        counts = Counter[Hashable](dict.fromkeys(asked, 0))
+        rows = 0
+
+        def bad_rows() -> Iterator[BadRow]:
+            nonlocal rows
+            for group in self._sweep.groups(conditions, list(counted.values())):
+                rows += group.rows
+                counts.update(dict(zip(counted, group.counts, strict=True)))
+                failed = list(compress(critical, group.marks))
+                if failed:
+                    self._bad_rows += group.rows
+                    if self._named is not None:
+                        self._named.discard(group.key)
+                counts.update({test.failing: group.rows for test in failed})
+                for test in failed:
+                    bad = BadRow(group.key, str(test.rule.reason))
+                    yield from repeat(bad, group.rows)
+
+        self._hand_over(bad_rows())
+        self.rows = rows
+        self._bad += [
+            test.asked[test.failing] for test in critical if counts[test.failing]
+        ]
+        return counts
+
+    def _hand_over(self, rows: Iterator[BadRow]) -> None:
+        self._record(rows)
+        for _ in rows:
+            """What the recorder left is counted all the same."""
+
+
+def _parts_keys(suite: Suite, key: Sequence[str]) -> bool:
+    """Tell whether the suite blames every row that shares its key, or lacks a part.
+
+    Then no good row has a bad row's key, and bad rows can be counted as they come.
+    """
+    said = {
+        (rule.type == NOT_NULL, *sorted(rule.columns))
+        for rule in suite.rules
+        if rule.severity is Severity.CRITICAL
+        and rule.type in (NOT_NULL, *UNIQUE)
+        and "row_condition" not in rule.kwargs
+    }
+    return said >= {(False, *sorted(key)), *((True, name) for name in key)}
 
 
 class _Columns:
@@ -148,90 +259,72 @@ class _Columns:
         return {"constrained_columns": []}
 
 
-class _Gate:
-    """Great Expectations on one interval, and the statements it implies."""
+class _Judge:
+    """Great Expectations: forms the conditions, and judges by what they count.
 
-    def __init__(self, source: Source, relation: Relation, interval: Interval) -> None:
+    It is never asked to read. Its query assets fetch the whole query to learn its
+    columns, and the index queries that it writes for one do not parse (1.24.1).
+    """
+
+    def __init__(
+        self, engine: sa.Engine, relation: Relation, batch: sa.Select[Any]
+    ) -> None:
         # It logs what it catches, rows' values included; so it does not speak at all.
         logging.getLogger("great_expectations").setLevel(logging.CRITICAL + 1)
-        import great_expectations as gx
-        from great_expectations.core.batch import Batch
-        from great_expectations.data_context.types.base import (
-            DataContextConfig,
-            InMemoryStoreBackendDefaults,
-            ProgressBarsConfig,
-        )
         from great_expectations.execution_engine import SqlAlchemyExecutionEngine
         from great_expectations.execution_engine.sqlalchemy_batch_data import (
             SqlAlchemyBatchData,
         )
-        from great_expectations.validator.validator import Validator
+        from great_expectations.validator.metrics_calculator import MetricsCalculator
 
         class Engine(SqlAlchemyExecutionEngine):  # type: ignore[misc]
             def get_inspector(self) -> Any:
-                return _Columns(source.engine.dialect, relation)
+                return _Columns(engine.dialect, relation)
 
-        self._name, self._sa_engine = source.name, source.engine
-        self._keys = [relation.column(name) for name in source.feed.source.key]
-        columns = [relation.column(name) for name in source.feed.columns]
-        inside = within(source.feed, relation, interval)
-        self._batch = sa.select(*columns).where(inside)
-        settings = DataContextConfig(
-            store_backend_defaults=InMemoryStoreBackendDefaults(),
-            analytics_enabled=False,
-            progress_bars=ProgressBarsConfig(globally=False, metric_calculations=False),
+            def resolve_metric_bundle(self, metric_fn_bundle: Any) -> Any:
+                # The number of rows, which every condition asks for and none uses.
+                return {entry.metric_configuration.id: 0 for entry in metric_fn_bundle}
+
+        self._engine = Engine(engine=read_only(engine), create_temp_table=False)
+        self._engine.load_batch_data(
+            "rows",
+            SqlAlchemyBatchData(
+                self._engine, selectable=batch, create_temp_table=False
+            ),
         )
-        self._engine = Engine(engine=read_only(source.engine), create_temp_table=False)
-        self._validator = Validator(
-            execution_engine=self._engine,
-            data_context=gx.get_context(mode="ephemeral", project_config=settings),
-            batches=[
-                Batch(
-                    data=SqlAlchemyBatchData(
-                        self._engine, selectable=self._batch, create_temp_table=False
-                    )
-                )
-            ],
-        )
+        self._calculator = MetricsCalculator(self._engine)
 
-    def judge(self, rules: Sequence[Rule]) -> list[Status]:
-        """Return what became of each rule; one that breaks spoils no other."""
-        expectations = [self._expectation(rule) for rule in rules]
-        places = [n for n, rule in enumerate(rules) if rule.type != CUSTOM_SQL]
-        answers = self._validate([expectations[place] for place in places])
-        found = dict(zip(places, answers, strict=True))
-        return [
-            found[place] if place in found else self._validate_query(rule)
-            for place, rule in enumerate(rules)
-        ]
+    def test(self, rule: Rule) -> _Test | None:
+        """Return a rule's test; None if it cannot be formed.
 
-    def _validate_query(self, rule: Rule) -> Status:
-        """Judge custom SQL by our own statement.
-
-        Great Expectations takes a colon in it for a parameter, doubles the percent
-        signs of the feed's own query, and fetches the rows.
+        Raises:
+            GateError: Great Expectations refuses the rule's arguments.
         """
-        try:
-            return Status.FAILED if self.count(self.unexpected(rule)) else Status.PASSED
-        except SourceError:
-            return Status.COULD_NOT_BE_CHECKED
+        from great_expectations.exceptions import GreatExpectationsError
 
-    def _validate(self, expectations: Sequence[Any]) -> list[Status]:
-        configurations = []
-        for place, expectation in enumerate(expectations):
-            configuration = expectation.configuration
-            configuration.meta = {"place": place}
-            configurations.append(configuration)
-        results = self._validator.graph_validate(
-            configurations=configurations,
-            runtime_configuration={"result_format": _FORMAT, "catch_exceptions": True},
+        expectation = self._expectation(rule)
+        wanted = expectation.get_validation_dependencies(
+            execution_engine=self._engine,
+            runtime_configuration={"result_format": _FORMAT},
+        ).metric_configurations
+        try:
+            asked = {
+                metric.id: self._counted(name, metric, rule)
+                for name, metric in wanted.items()
+            }
+        except (GreatExpectationsError, KeyError):
+            return None  # the arguments do not fit the column; it then has no condition
+        failing = wanted[f"{expectation.map_metric}{_UNEXPECTED}"].id
+        return _Test(rule, expectation, asked, failing)
+
+    def status(self, test: _Test, counts: Mapping[Hashable, int]) -> Status:
+        """Judge by the counts."""
+        result = test.expectation.metrics_validate(
+            {name: counts[name] for name in test.asked},
+            runtime_configuration={"result_format": _FORMAT},
+            execution_engine=self._engine,
         )
-        statuses = [Status.COULD_NOT_BE_CHECKED] * len(expectations)
-        for result in results:
-            if not _raised(result.exception_info):
-                passed = Status.PASSED if result.success else Status.FAILED
-                statuses[result.expectation_config.meta["place"]] = passed
-        return statuses
+        return Status.PASSED if result.success else Status.FAILED
 
     def _expectation(self, rule: Rule) -> Any:
         from great_expectations.expectations.expectation_configuration import (
@@ -248,81 +341,35 @@ class _Gate:
                 "with its documentation."
             ) from None
 
-    def unexpected(self, rule: Rule) -> sa.Select[Any]:
-        """Return the statement for the keys of the rows that do not meet a rule."""
-        if rule.type == CUSTOM_SQL:
-            query = rule.kwargs["unexpected_rows_query"].format(batch="conversions")
-            named = [sa.column(key.name, key.type) for key in self._keys]
-            text = sa.text(query.replace(":", r"\:")).columns(*named)
-            found = text.add_cte(self._batch.cte("conversions")).subquery("found")
-            return sa.select(*found.c)
-        expectation = self._expectation(rule)
-        asked = expectation.get_validation_dependencies(
-            execution_engine=self._engine,
-            runtime_configuration={"result_format": _FORMAT},
-        ).metric_configurations[f"{expectation.map_metric}.unexpected_count"]
-        if rule.type in UNIQUE:
-            return self._repeated(rule, asked.metric_domain_kwargs)
-        condition, domain, _ = self._validator.get_metric(
-            type(asked)(
-                f"{expectation.map_metric}.condition",
-                asked.metric_domain_kwargs,
-                asked.metric_value_kwargs,
+    def _counted(self, name: str, metric: Any, rule: Rule) -> Condition:
+        """Return which rows a metric counts."""
+        domain = metric.metric_domain_kwargs
+        records = self._engine.get_domain_records(domain)
+        among = records.whereclause if isinstance(records, sa.Select) else None
+        rows = sa.true() if among is None else among
+        if not name.endswith(_UNEXPECTED):
+            return rows  # table.row_count, or the rows that are not ignored
+        if rule.type in UNIQUE and not name.startswith("column_values.nonnull."):
+            return repeated(rule.columns, rows)
+        condition, _, _ = self._calculator.get_metric(
+            type(metric)(
+                f"{name.removesuffix(_UNEXPECTED)}.condition",
+                domain,
+                metric.metric_value_kwargs,
             )
         )
-        return self._keys_of(self._engine.get_domain_records(domain)).where(condition)
-
-    def _repeated(self, rule: Rule, domain: Mapping[str, Any]) -> sa.Select[Any]:
-        """Return the keys that repeat; GX's condition hangs on a window of its own."""
-        same: list[sa.ColumnElement[Any]] = [sa.column(n) for n in rule.columns]
-        times = sa.func.count().over(partition_by=same).label("times")
-        rows = self._keys_of(self._engine.get_domain_records(domain), times)
-        rows = rows.where(*(column.is_not(None) for column in same))
-        counted = rows.subquery("counted")
-        keys = [counted.c[key.name] for key in self._keys]
-        return sa.select(*keys).where(counted.c.times > 1)
-
-    def _keys_of(self, records: Any, *more: sa.ColumnElement[Any]) -> sa.Select[Any]:
-        place = records.subquery() if isinstance(records, sa.Select) else records
-        keys = [sa.column(key.name, key.type) for key in self._keys]
-        return sa.select(*keys, *more).select_from(place)
-
-    def stream(self, keys: sa.Select[Any]) -> Iterator[tuple[object, ...]]:
-        """Yield the keys, a bounded number at a time."""
-        options = {"stream_results": True, "max_row_buffer": _KEYS_PER_FETCH}
-        statement = keys.execution_options(**options)
-        with (
-            reading(self._sa_engine, f"read bad keys of {self._name}") as connection,
-            connection.execute(statement) as result,
-        ):
-            while some := result.fetchmany(_KEYS_PER_FETCH):
-                yield from map(tuple, some)
-
-    def count(self, keys: sa.Select[Any]) -> int:
-        """Count the rows of a statement."""
-        with reading(self._sa_engine, f"count bad rows of {self._name}") as connection:
-            counted = sa.select(sa.func.count()).select_from(keys.subquery())
-            return int(connection.scalar(counted) or 0)
-
-    def count_rows_of(self, bad: Sequence[sa.Select[Any]]) -> int:
-        """Count the rows whose key is among the bad ones, each once; empty keys too."""
-        row, flag = sa.literal(1).label("is_row"), sa.literal(0).label("is_bad")
-        rows = [self._keys_of(self._batch.subquery(), row, flag)]
-        row, flag = sa.literal(0).label("is_row"), sa.literal(1).label("is_bad")
-        for keys in bad:
-            rows.append(self._keys_of(keys.subquery(), row, flag))
-        every = sa.union_all(*rows).subquery("every")
-        by_key = (
-            sa.select(sa.func.sum(every.c.is_row).label("rows"))
-            .group_by(*(every.c[key.name] for key in self._keys))
-            .having(sa.func.sum(every.c.is_bad) > 0)
-        ).subquery("by_key")
-        with reading(self._sa_engine, f"count bad rows of {self._name}") as connection:
-            return int(connection.scalar(sa.select(sa.func.sum(by_key.c.rows))) or 0)
+        return sa.and_(rows, condition)
 
 
-def _raised(exceptions: Mapping[str, Any]) -> bool:
-    """Tell whether an expectation raised; what it raised may quote a row."""
-    if "raised_exception" in exceptions:
-        return bool(exceptions["raised_exception"])
-    return any(entry.get("raised_exception") for entry in exceptions.values())
+def _outcome(rule: Rule, status: Status, unexpected: int | None, rows: int) -> Outcome:
+    return Outcome(
+        type=rule.type,
+        column=", ".join(rule.columns),
+        reason=rule.reason,
+        severity=rule.severity,
+        status=status,
+        unexpected=unexpected,
+        share=None if unexpected is None else unexpected / rows if rows else 0.0,
+        mostly=rule.mostly,
+        notes=rule.notes,
+    )

@@ -137,7 +137,7 @@ class Source:
         )
 
     def shards(self, interval: Interval, rows_per_shard: int) -> list[Shard]:
-        """Cut the interval into shards of about so many rows, in one sorted pass.
+        """Cut the interval into shards of about so many rows, in a sorted pass at most.
 
         Equal keys stay together, so a key with many rows makes a larger shard. A row
         that arrives later belongs to exactly one shard too: the outer ends are open.
@@ -149,9 +149,9 @@ class Source:
             total, keyed = connection.execute(
                 sa.select(sa.func.count(), sa.func.count(key)).where(inside)
             ).one()
+            if keyed <= rows_per_shard:  # no sorting for what one shard holds
+                return [Shard(rows=total)] if total else []
             firsts = connection.execute(_firsts(key, inside, rows_per_shard)).all()
-        if not total:
-            return []
         lows = [None, *(str(first.key) for first in firsts[1:])]
         # A rank is the number of rows below it, and one.
         starts = [keyed - total, *(first.rank - 1 for first in firsts[1:]), keyed]

@@ -21,9 +21,18 @@ from meta_capi.catalogue import REASONS, Effect
 from meta_capi.errors import FeedError
 from meta_capi.feed import Feed
 
-__all__ = ["CUSTOM_SQL", "UNIQUE", "Rule", "Severity", "Suite", "load_suite"]
+__all__ = [
+    "CUSTOM_SQL",
+    "NOT_NULL",
+    "UNIQUE",
+    "Rule",
+    "Severity",
+    "Suite",
+    "load_suite",
+]
 
 CUSTOM_SQL: Final = "unexpected_rows_expectation"
+NOT_NULL: Final = "expect_column_values_to_not_be_null"
 UNIQUE: Final = (
     "expect_column_values_to_be_unique",
     "expect_compound_columns_to_be_unique",
@@ -31,7 +40,7 @@ UNIQUE: Final = (
 # What each expectation that judges single rows calls its columns.
 _COLUMNS_OF: Final[Mapping[str, tuple[str, ...]]] = {
     "expect_column_values_to_be_null": ("column",),
-    "expect_column_values_to_not_be_null": ("column",),
+    NOT_NULL: ("column",),
     "expect_column_values_to_be_unique": ("column",),
     "expect_compound_columns_to_be_unique": ("column_list",),
     "expect_column_values_to_be_between": ("column",),

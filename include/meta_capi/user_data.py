@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date
+from functools import partial
 from itertools import compress
-from typing import Final
+from operator import not_
+from typing import Any, Final
 
-from meta_capi import match_keys
+from meta_capi import match_keys, plain
 from meta_capi.feed import Feed, MatchKeyPart
 from meta_capi.lifecycle import State
 from meta_capi.normalise import Flaw, country, text_of
-from meta_capi.rows import Kept, Rows, Verdict, each, each_pair
+from meta_capi.rows import Kept, Memory, Rows, Verdict
 
 __all__ = ["UserData"]
 
@@ -34,74 +35,88 @@ class UserData:
     """The match keys of one feed. Keeps what it learnt of repeated values."""
 
     def __init__(self, feed: Feed, today: date) -> None:
-        self._parts = {
+        self._parts: dict[str, MatchKeyPart] = {
             key: feed.user_data[key] for key in match_keys.KEYS if key in feed.user_data
         }
         self._today = today
-        self._countries: dict[object, str | None] = {}
-        self._known: dict[str, dict[object, str]] = {key: {} for key in self._parts}
+        country_part = self._parts.get("country")
+        self._default_country = country_part.default if country_part else None
+        self._countries = Memory(partial(_country_code, default=self._default_country))
+        self._readers = {
+            key: self._reader(key, part) for key, part in self._parts.items()
+        }
+        self._memories = {
+            key: Memory(self._remembered(key)) for key in self._parts if key not in _OWN
+        }
         self._bits = [match_keys.KEYS[key].bit for key in self._parts]
+        self._full_mask = sum(self._bits)
 
-    def members(self, rows: Rows) -> tuple[list[str], Kept]:
+    def members(self, rows: Rows) -> tuple[Sequence[str], Kept]:
         """Return user_data's JSON members, with a leading comma, and the rows it kept."""
         codes = self._country_codes(rows)
         columns = [
             self._read_key(key, part, rows, codes) for key, part in self._parts.items()
         ]
-        for column in columns:
-            _count_flaws(column, rows.built.flaws)
-        full = sum(self._bits)
-        masks = [
-            full if "" not in texts else self._mask(texts)
-            for texts in zip(*columns, strict=True)
-        ]
-        for place, mask in zip(rows.places, masks, strict=True):
-            rows.built.masks[place] = mask
+        masks = [self._full_mask] * len(rows)
+        for row, texts in _gaps(columns):
+            masks[row] = sum(compress(self._bits, texts))
+            if _Flawed in set(map(type, texts)):
+                rows.built.flaws.update(
+                    text.reason for text in texts if isinstance(text, _Flawed)
+                )
+        rows.put(rows.built.masks, masks)
         members = list(map("".join, zip(*columns, strict=True)))
         verdicts = {mask: _verdict(mask) for mask in set(masks)}
         kept = rows.hold([verdicts[mask] for mask in masks])
         return kept.of(members), kept
 
-    def _mask(self, texts: Sequence[str]) -> int:
-        return sum(compress(self._bits, texts))
-
     def _country_codes(self, rows: Rows) -> list[str | None]:
         """Return each row's country, which phones, states and postcodes are read by."""
         part = self._parts.get("country")
-        default = part.default if part else None
         if part is None or part.column is None:
-            return [default] * len(rows)
-        return each(
-            rows.column(part.column),
-            lambda value: _country_code(value, default),
-            self._countries,
-        )
+            return [self._default_country] * len(rows)
+        return self._countries.of(rows.column(part.column))
 
     def _read_key(
         self, key: str, part: MatchKeyPart, rows: Rows, codes: list[str | None]
     ) -> list[str]:
         """Return the JSON member of every row, with a leading comma, or nothing."""
-        read = self._reader(key, part)
+        read = self._readers[key]
         if part.column is None:
             return [read(None, None)] * len(rows)
         column = rows.column(part.column)
-        if key in _OWN:
-            return list(map(read, column, codes))
         if key in _BY_COUNTRY:
-            return each_pair(column, codes, read, self._known[key])
-        return each(column, lambda value: read(value, None), self._known[key])
+            return self._memories[key].of_pairs(column, codes)
+        if key not in _OWN:
+            return self._memories[key].of(column)
+        normals = _plain_forms(key, part, column, codes)
+        if normals is None:
+            return list(map(read, column, codes))
+        members = match_keys.digested(key, normals)
+        for row in compress(range(len(members)), map(not_, members)):
+            members[row] = read(column[row], codes[row])
+        return members
+
+    def _remembered(self, key: str) -> Callable[[Any], str]:
+        """Return the rule that a key's memory asks."""
+        read = self._readers[key]
+        if key in _BY_COUNTRY:
+            return lambda pair: read(*pair)
+        if key == "db":
+            return self._read_birthday
+        return lambda value: read(value, None)
+
+    def _read_birthday(self, value: object) -> str:
+        (member,) = match_keys.digested("db", [plain.birthday(value, self._today)])
+        return member or self._readers["db"](value, None)
 
     def _reader(
         self, key: str, part: MatchKeyPart
     ) -> Callable[[object, str | None], str]:
         """Return the function of one value and of its row's country."""
-        quick = match_keys.quick_reader(key, part)
-        bare = part.default is None
 
         def read(value: object, code: str | None) -> str:
-            if quick is not None and (found := quick(value, code)) is not None:
-                return found
-            if value is None and bare:
+            if value is None and part.default is None:
                 return ""
             context = match_keys.Context(
                 country=code.lower() if code else None,
@@ -122,9 +137,27 @@ class UserData:
         return read
 
 
-def _count_flaws(column: list[str], flaws: Counter[str]) -> None:
-    if _Flawed in set(map(type, column)):
-        flaws.update(text.reason for text in column if isinstance(text, _Flawed))
+def _plain_forms(
+    key: str,
+    part: MatchKeyPart,
+    column: Sequence[object],
+    codes: list[str | None],
+) -> list[str] | None:
+    """Return the normal forms of plain values; None where a key has no short path."""
+    if key == "em":
+        return plain.addresses(column)
+    if key == "ph":
+        default = part.default_country
+        return plain.phone_numbers(column, [code or default for code in codes])
+    if key == "external_id" and part.mode in (None, "normalised"):
+        return [form.lower() for form in plain.ids(column)]
+    return None
+
+
+def _gaps(columns: Sequence[list[str]]) -> Iterable[tuple[int, tuple[str, ...]]]:
+    """Return the rows that lack a key, each with its number."""
+    are_whole = map(all, zip(*columns, strict=True))
+    return compress(enumerate(zip(*columns, strict=True)), map(not_, are_whole))
 
 
 def _verdict(mask: int) -> Verdict | None:

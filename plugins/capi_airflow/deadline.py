@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
+from collections import deque
 from contextlib import suppress
 from http.client import HTTPException, HTTPResponse
 from types import TracebackType
@@ -20,27 +22,71 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-__all__ = ["Deadline", "DeadlineAdapter"]
+__all__ = ["Deadline", "DeadlineAdapter", "Deadlines"]
 
 _here = threading.local()
 
 
-class Deadline:
-    """Breaks off this thread's request when the time is up.
+class Deadlines:
+    """The deadlines of one line's requests, all equally far away when they begin.
 
-    The request must go through a `DeadlineAdapter`, which says what socket it is on.
+    One thread watches them, as long as there are any: a thread for each request would
+    cost as much as the request.
     """
 
     def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._lock = threading.Lock()
+        self._running: deque[Deadline] = deque()  # the oldest first
+        self._watcher: threading.Thread | None = None
+
+    def begin(self) -> Deadline:
+        """Let one request's time run."""
+        with self._lock:
+            deadline = Deadline(time.monotonic() + self.seconds)
+            self._running.append(deadline)
+            # After a fork there is one, and it does not live.
+            if self._watcher is None or not self._watcher.is_alive():
+                self._watcher = threading.Thread(
+                    target=self._watch, name="capi-deadlines", daemon=True
+                )
+                self._watcher.start()
+        return deadline
+
+    def _watch(self) -> None:
+        while (seconds := self._break_off_overdue()) is not None:
+            time.sleep(seconds)
+
+    def _break_off_overdue(self) -> float | None:
+        """Return in how many seconds the next may be due; None where none is left."""
+        with self._lock:
+            while self._running:
+                oldest = self._running[0]
+                left = oldest.moment - time.monotonic()
+                if left > 0 and not oldest.ended:
+                    return left
+                self._running.popleft()
+                oldest.break_off()
+            self._watcher = None
+            return None
+
+
+class Deadline:
+    """The end of one request's time, at a moment of the monotonic clock.
+
+    The request must be this thread's and go through a `DeadlineAdapter`, which says what
+    socket it is on.
+    """
+
+    def __init__(self, moment: float) -> None:
+        self.moment = moment
         self.over = False
+        self.ended = False
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
-        self._timer = threading.Timer(seconds, self._break_off)
-        self._timer.daemon = True
 
     def __enter__(self) -> Self:
         _here.deadline = self
-        self._timer.start()
         return self
 
     def __exit__(
@@ -50,9 +96,9 @@ class Deadline:
         trace: TracebackType | None,
     ) -> None:
         del _here.deadline
-        self._timer.cancel()
         # The socket goes back to the pool: it is the next request's now.
         with self._lock:
+            self.ended = True
             self._socket = None
 
     def watch(self, found: socket.socket) -> None:
@@ -62,9 +108,10 @@ class Deadline:
             if self.over:
                 _shut(found)
 
-    def _break_off(self) -> None:
+    def break_off(self) -> None:
+        """Break the request off, unless it has ended."""
         with self._lock:
-            self.over = True
+            self.over = not self.ended
             if self._socket is not None:
                 _shut(self._socket)
 

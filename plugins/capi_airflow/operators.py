@@ -24,6 +24,7 @@ from capi_airflow.story import (
     reasons_table,
     table,
 )
+from meta_capi import overview
 from meta_capi.dispatch import Tally, deliver, rehearse
 from meta_capi.errors import (
     CapiError,
@@ -323,6 +324,7 @@ class ReportOperator(FeedOperator):
         stage.ledger.close_run(
             _run_of(stage), state="gap" if gap else "reported", outcome=outcome
         )
+        overview.count_days(stage.ledger)
         self._tell(stage, outcome)
         if gap:
             raise ReconciliationError(

@@ -11,6 +11,7 @@ from typing import Any, Final
 from capi_airflow.base import FeedOperator, tell_rescue, tell_tally
 from capi_airflow.stage import Stage
 from capi_airflow.story import progress, reasons_table, table
+from meta_capi import overview
 from meta_capi.built import Columns
 from meta_capi.dispatch import Tally, deliver
 from meta_capi.ledger import Run
@@ -48,6 +49,7 @@ class TendOperator(FeedOperator):
                 f"{removed['deliveries']:,}", f"{removed['batches']:,}",
             )  # fmt: skip
         stage.remember_mark()
+        overview.count_days(stage.ledger)
         return done | {"removed": removed["deliveries"]}
 
 

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import requests
 from urllib3.exceptions import HTTPError
 
-from capi_airflow.deadline import Deadline, DeadlineAdapter
+from capi_airflow.deadline import DeadlineAdapter, Deadlines
 from meta_capi import spec
 from meta_capi.errors import NoAnswerError
 from meta_capi.verdict import Accepted, Answer, Refused, Stopped, read
@@ -155,7 +155,7 @@ class Line:
         deadline_seconds: float = spec.REQUEST_DEADLINE_SECONDS,
     ) -> None:
         self.destination = destination
-        self._deadline_seconds = deadline_seconds
+        self._deadlines = Deadlines(deadline_seconds)
         self._timeouts = (
             min(spec.CONNECT_TIMEOUT_SECONDS, deadline_seconds),
             deadline_seconds,
@@ -239,7 +239,7 @@ class Line:
         tracked = _TrackedBody(body) if body is not None else None
         try:
             with (
-                Deadline(self._deadline_seconds) as deadline,
+                self._deadlines.begin() as deadline,
                 self.session.request(
                     method,
                     url,

@@ -6,9 +6,11 @@ import json
 import logging
 import socket
 import ssl
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -287,6 +289,12 @@ class TestNoAnswer:
             assert no_answer(line_to(server.url)).body_left
 
 
+def watchers_since(before: set[threading.Thread]) -> list[threading.Thread]:
+    """Return the threads that have begun to watch deadlines."""
+    new = set(threading.enumerate()) - before
+    return [thread for thread in new if thread.name == "capi-deadlines"]
+
+
 @pytest.mark.matrix("H19")
 class TestTheDeadline:
     """A request ends in time, however the server spends it."""
@@ -348,9 +356,37 @@ class TestTheDeadline:
         sim.faults.add(Fault(kind=FaultKind.DELAY, seconds=0.25))
         assert line.post(BODY).status == 200
 
+    def test_one_thread_watches_over_many_requests(self, sim: Simulator) -> None:
+        before = set(threading.enumerate())
+        line = Line(
+            destination(sim.url), requests_in_flight=3, deadline_seconds=2 * SHORT
+        )
+        for _ in range(3):
+            assert line.post(BODY).status == 200
+        [_] = watchers_since(before)
+        # Those that follow have their own time, whoever else has ended his.
+        sim.faults.add(Fault(kind=FaultKind.HANG, count=3))
+        began = time.monotonic()
+        with ThreadPoolExecutor(3) as pool:
+            late = list(pool.map(no_answer, [line] * 3))
+        assert [error.body_left for error in late] == [True] * 3
+        assert SHORT < time.monotonic() - began < 2 * SHORT + 1.5
+
+    def test_the_watcher_leaves_when_nothing_is_left_to_watch(
+        self, sim: Simulator
+    ) -> None:
+        line = line_to(sim.url, seconds=SHORT)
+        before = set(threading.enumerate())
+        assert line.post(BODY).status == 200
+        [watcher] = watchers_since(before)
+        watcher.join(SHORT + 1.5)
+        assert not watcher.is_alive()
+        sim.faults.add(Fault(kind=FaultKind.HANG))
+        assert no_answer(line).body_left
+
     def test_it_is_metas_own_unless_a_test_names_another(self) -> None:
         with Listener() as server:
-            assert Line(destination(server.url))._deadline_seconds == 30.0
+            assert Line(destination(server.url))._deadlines.seconds == 30.0
         assert spec.REQUEST_DEADLINE_SECONDS == 30.0
 
 

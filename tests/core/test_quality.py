@@ -202,6 +202,71 @@ class TestBadRows:
         assert sum(gate.bad.values()) == 2
         assert result.quarantined == 1
 
+    @pytest.mark.parametrize("unique", [True, False])
+    def test_a_row_that_a_query_names_too_is_counted_once(
+        self, engine: sa.Engine, gate: Gate, unique: bool
+    ) -> None:
+        """Where keys may repeat, a good row with a bad row's key counts as well."""
+        add(
+            engine,
+            {"id": "both", "amount": -1, "email": "x"},
+            {"id": "named", "email": "x"},
+            {"id": "negative", "amount": -1},
+            {"id": "good"},
+            {"id": "twice", "amount": -1, "email": "x"},
+            {"id": "twice"},
+            {"id": None, "email": "x"},
+        )
+        result = gate.check(
+            expect(BETWEEN, "value.negative", column="amount", min_value=0),
+            expect(SQL, unexpected_rows_query="select id from {batch} where email='x'"),
+            *[expect(UNIQUE, "key.duplicate", column="id")] * unique,
+            *[expect(NOT_NULL, "key.missing", column="id")] * unique,
+        )
+        assert result.quarantined == 6
+        assert gate.bad[("both",), "value.negative"] == 1
+        assert gate.bad[("both",), "gate.failed"] == 1
+        assert gate.bad[("twice",), "key.duplicate"] == 2 * unique
+
+    def test_more_rows_than_are_held_in_mind_are_counted_all_the_same(
+        self, engine: sa.Engine, gate: Gate
+    ) -> None:
+        execute(
+            engine,
+            "insert into shop.sales select 'ord-' || n, :start, :start, null, null, "
+            "null, n % 2 from generate_series(1, 100001) n",
+            {"start": START},
+        )
+        result = gate.check(
+            expect(UNIQUE, "key.duplicate", column="id"),
+            expect(NOT_NULL, "key.missing", column="id"),
+            expect("expect_column_values_to_be_in_set", column="amount", value_set=[1]),
+            expect(SQL, unexpected_rows_query="select id from {batch}"),
+        )
+        assert result.quarantined == result.rows == 100_001
+
+    def test_the_rows_are_looked_at_once_however_many_expectations_fail(
+        self, engine: sa.Engine, gate: Gate
+    ) -> None:
+        """One for every query of the suite besides, and one to see that there are rows."""
+        add(engine, *({"id": "a", "amount": -1} for _ in range(3)), {"id": None})
+        assert gate.source.faults() == []
+        sent: list[str] = []
+        sa.event.listen(
+            engine, "before_cursor_execute", lambda *told: sent.append(told[2])
+        )
+        result = gate.check(
+            expect(UNIQUE, "key.duplicate", column="id"),
+            expect(NOT_NULL, "key.missing", column="id"),
+            expect(BETWEEN, "value.negative", column="amount", min_value=0),
+            expect(REGEX, None, "warning", column="email", regex="@", mostly=0.5),
+            expect(NOT_NULL, None, "warning", column="phone"),
+            expect(SQL, unexpected_rows_query="select id from {batch}"),
+        )
+        assert [o.unexpected for o in result.expectations] == [3, 1, 3, 0, 4, 4]
+        assert result.quarantined == 4
+        assert len(sent) == 3
+
     def test_rows_outside_the_interval_are_not_judged(
         self, engine: sa.Engine, gate: Gate
     ) -> None:
@@ -459,7 +524,10 @@ class TestUncheckable:
         seen = [repr(result), caplog.text, *capfd.readouterr()]
         assert all("Canari" not in text for text in seen)
 
-    def test_arguments_that_make_no_sense_are_a_sentence(self, gate: Gate) -> None:
+    def test_arguments_that_make_no_sense_are_a_sentence(
+        self, engine: sa.Engine, gate: Gate
+    ) -> None:
+        add(engine, {"id": "a"})
         with pytest.raises(
             GateError, match="expect_column_values_to_be_between on amount"
         ):
@@ -525,6 +593,15 @@ class TestVerdict:
             "passed",
         ]
         assert verdict(result, gate.feed) == []
+
+    def test_great_expectations_is_not_even_asked_about_an_empty_interval(
+        self, gate: Gate
+    ) -> None:
+        """Its import would be most of an empty run. With rows it refuses this rule."""
+        result = gate.check(expect(BETWEEN, column="amount", least=0))
+        assert [(o.status, o.unexpected) for o in result.expectations] == [
+            ("passed", 0)
+        ]
 
 
 @pytest.mark.matrix("X18")

@@ -739,7 +739,7 @@ class TestUpgrading:
         """Not even who has looked at the schema before it was changed."""
         run = bench.run()
         if step == "behind":
-            bench.sql("delete from capi.migrations where version = 3")
+            bench.sql("delete from capi.migrations where version = 4")
         else:
             bench.sql("insert into capi.migrations (version, name) values (999, 'new')")
 

@@ -16,6 +16,7 @@ import yaml
 from airflow.plugins_manager import AirflowPlugin
 from tests.house_rules import ROOT, modules_of_the_house
 
+from capi_airflow.page.plugin import PREFIX, ConversionsPlugin
 from capi_airflow.provider import get_provider_info
 
 MODULES = modules_of_the_house()
@@ -100,11 +101,12 @@ def test_nothing_is_exported_to_a_table_that_computes() -> None:
             assert word not in module.source, module.path
 
 
-@pytest.mark.matrix("X31", "X32", "X33")
+@pytest.mark.matrix("X31")
 class TestRoutes:
     """Airflow's API server leaves a plugin's routes open to everybody."""
 
-    def test_the_product_registers_none(self) -> None:
+    def test_the_product_serves_one_page_which_asks_who_it_is(self) -> None:
+        """What it asks, and what it answers, is in test_page.py."""
         plugins = [
             node.name
             for module in PRODUCT
@@ -112,20 +114,29 @@ class TestRoutes:
             if isinstance(node, ast.ClassDef)
             and AirflowPlugin.__name__ in map(ast.unparse, node.bases)
         ]
-        assert plugins == []
+        assert plugins == [ConversionsPlugin.__name__]
+        assert [app["url_prefix"] for app in ConversionsPlugin.fastapi_apps] == [PREFIX]
+        for door in (
+            "flask_blueprints", "appbuilder_views", "fastapi_root_middlewares", "listeners",
+        ):  # fmt: skip
+            assert getattr(ConversionsPlugin, door) == []
         ours = distribution("meta-capi-airflow").entry_points
-        assert {e.group for e in ours} == {"console_scripts", "apache_airflow_provider"}
+        assert {e.group for e in ours} == {
+            "airflow.plugins", "apache_airflow_provider", "console_scripts",
+        }  # fmt: skip
         assert (
             not {"plugins", "auth-managers", "executors"} & get_provider_info().keys()
         )
+
+    def test_nothing_else_serves(self) -> None:
         words = {"fastapi", "starlette", "flask", "http"}
         serving = {
-            module.path.split("/")[1]
+            "/".join(module.path.split("/")[1:3])
             for module in PRODUCT
             if words & {each.split(".")[0] for each in module.imports}
-            and "http.server" in module.source
+            and ("http.server" in module.source or "FastAPI" in module.source)
         }
-        assert serving <= {"graph_simulator"}
+        assert serving <= {"graph_simulator/server.py", "capi_airflow/page"}
 
 
 @pytest.mark.matrix("X44")

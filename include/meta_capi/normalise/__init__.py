@@ -22,13 +22,12 @@ from meta_capi.normalise.ids import (
     user_agent,
 )
 from meta_capi.normalise.people import birthday, email, gender, name, phone
-from meta_capi.normalise.phones import quick as quick_phone
 from meta_capi.normalise.places import city, country, postcode, state
-from meta_capi.normalise.text import is_plain, text_of
+from meta_capi.normalise.text import text_of
 
 __all__ = [
     "ExternalIdMode", "Flaw", "Normalised", "birthday", "browser_id", "city",
     "click_id", "country", "email", "external_id", "fb_login_id", "gender",
-    "ip_address", "is_plain", "lead_id", "madid", "name", "phone", "postcode",
-    "quick_phone", "state", "subscription_id", "text_of", "user_agent",
+    "ip_address", "lead_id", "madid", "name", "phone", "postcode", "state",
+    "subscription_id", "text_of", "user_agent",
 ]  # fmt: skip

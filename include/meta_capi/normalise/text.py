@@ -16,9 +16,7 @@ from uuid import UUID
 
 from meta_capi.normalise.flaw import Flaw
 
-__all__ = [
-    "has_letter", "in_a_name", "in_a_place", "is_plain", "kept", "prepared", "text_of",
-]  # fmt: skip
+__all__ = ["has_letter", "in_a_name", "in_a_place", "kept", "prepared", "text_of"]
 
 # [choice] No e-mail address, name or id is longer; an export gone wrong is.
 _LONGEST_TEXT: Final = 2_000
@@ -72,12 +70,6 @@ def text_of(value: object) -> str | Flaw | None:
         case UUID() | IPv4Address() | IPv6Address() | IPv4Interface() | IPv6Interface():
             return str(value)
     return Flaw.VALUE_TEXT_UNREADABLE
-
-
-# Ordinary ids: at least one digit, so that no word for nothing is among them, and nothing
-# that would be trimmed, escaped, or taken for a digest or a number that lost digits.
-is_plain: Final = re.compile(r"[A-Za-z_.:-]{0,30}[0-9][0-9A-Za-z_.:-]{0,30}").fullmatch
-"""Whether `text_of`, `strip` and JSON leave a text as it is; a quick yes, or no."""
 
 
 def _readable(text: str) -> str | Flaw | None:

@@ -1,0 +1,135 @@
+"""Each part of the benchmark runs, at a tiny size, with the real programs.
+
+What is fast is never asked here: a busy machine would answer. Airflow's runs need minutes
+and belong to `make bench`; the peers' own packages are not here, so a plain sender stands
+for them.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bench.__main__ import PARTS, measure
+from bench.lots import short
+from bench.parts import Sizes
+from bench.parts.airflow import parsing
+from bench.party import ROOT, BenchError, Party
+from bench.targets import TARGETS, Target, figure
+from bench.world import World
+from tools.bench_page import page
+
+from demo.postgres import Postgres
+
+pytestmark = pytest.mark.slow
+
+ROWS = 600
+PLAIN = (sys.executable, "-m", "tests.bench.plain_peer")
+SIZES = Sizes(
+    rows=[ROWS], peer_rows=ROWS, repeat=1, workers=1, peers={"sdk": PLAIN, "drt": PLAIN}
+)
+
+
+@pytest.fixture(scope="module")
+def world(
+    postgres: Postgres, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[World]:
+    shop = f"bench_{uuid.uuid4().hex[:12]}"
+    postgres.create_database(shop)
+    folder = tmp_path_factory.mktemp("bench")
+    with World(postgres, folder, scale=0.04, shop=shop) as world:
+        yield world
+    postgres.drop_database(shop)
+
+
+@pytest.fixture(scope="module")
+def measured(world: World) -> dict[str, Any]:
+    """What every part but Airflow's came to, from the file that is kept."""
+    into = world.folder / "measured" / "bench.json"
+    for name in PARTS:
+        if name != "airflow":
+            assert not measure(world, [name], SIZES, into)
+    kept: dict[str, Any] = json.loads(into.read_text())
+    return kept
+
+
+@pytest.mark.parametrize("name", [name for name in PARTS if name != "airflow"])
+def test_a_part_keeps_its_figures_its_repetitions_and_where_it_ran(
+    measured: dict[str, Any], name: str
+) -> None:
+    part = measured["parts"][name]
+    assert part["figures"]
+    for key, each in part["figures"].items():
+        assert each["target"] == TARGETS[key].bound
+        assert each["met"] == TARGETS[key].met(each["value"])
+    assert {"at", "load", "commit", "digest_us"} <= set(part["before"])
+    assert part["seed"] == 7
+    assert part.get("runs") or part["ours"]
+    assert measured["machine"]["cores"] >= 1
+
+
+def test_all_parties_send_the_same_rows_and_their_cpu_time_is_told(
+    measured: dict[str, Any],
+) -> None:
+    part = measured["parts"]["end_to_end"]
+    parties = part["same_rows"]
+    assert {"ours", "sdk, 16 threads", "drt, set for speed"} <= set(parties)
+    for (run,) in parties.values():
+        assert run["accepted"] == run["rows"] == ROWS
+        assert set(run["cpu_seconds"]) == {"client", "postgres", "server"}
+        assert run["cpu_seconds"]["client"] > 0
+    (ours,) = part["ours"][short(ROWS)]
+    # The sample's dirt is held back, and the gate had its turn.
+    assert 0 < ours["accepted"] < ROWS
+    assert list(ours["laps"]) == ["plan", "gate", "deliver", "report"]
+
+
+def test_prebuilt_slices_keep_many_requests_in_flight(
+    measured: dict[str, Any],
+) -> None:
+    (run,) = measured["parts"]["pipelining"]["runs"]["ours"]
+    assert run["most_in_flight"] > 1
+    assert run["events"] == 10_000
+
+
+def test_the_page_shows_every_figure_of_every_part(measured: dict[str, Any]) -> None:
+    told = page(measured)
+    for part in measured["parts"].values():
+        for each in part["figures"].values():
+            assert f"| {each['name']} |" in told
+
+
+def test_the_dag_files_are_parsed_one_by_one(world: World) -> None:
+    each, sums = parsing(world, SIZES)
+    assert set(each) == {path.name for path in (ROOT / "dags").glob("*.py")}
+    assert len(sums) == SIZES.repeat
+
+
+def test_a_job_that_fails_ends_the_part_and_says_why(tmp_path: Path) -> None:
+    with (
+        Party(PLAIN, tmp_path / "log") as party,
+        pytest.raises(BenchError, match="graph"),
+    ):
+        party.ask("send")
+
+
+@pytest.mark.parametrize(
+    ("at_least", "value", "met"),
+    [(True, 15, True), (True, 14.9, False), (False, 15, True), (False, 15.1, False)],
+)
+def test_a_target_is_met_at_its_bound(at_least: bool, value: float, met: bool) -> None:
+    assert Target("t", 15, at_least=at_least).met(value) is met
+
+
+def test_a_figure_holds_its_repetitions_and_their_median() -> None:
+    found = figure("build.ratio", 15.5, [14.0, 15.5, 16.0])
+    assert (found["runs"], found["median"], found["met"]) == (
+        [14.0, 15.5, 16.0],
+        15.5,
+        True,
+    )
