@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -40,6 +41,8 @@ _PEERS: Final = ROOT / ".bench" / "peers" / "bin" / "python"
 def main() -> int:
     """Run the parts that are asked for; return 1 if one could not be run."""
     options = _options()
+    # So that what was started is stopped, as after Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     folder: Path = options.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     peers = {

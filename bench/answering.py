@@ -11,7 +11,9 @@ import asyncio
 import json
 from contextlib import suppress
 
-_PER_EVENT = b'"event_name"'
+# Without quotes: a form has them encoded, and escaped.
+_PER_EVENT = b"event_name"
+_RESET = b"POST /_simulator/reset"
 _MOST_BYTES = 1 << 22
 
 
@@ -35,6 +37,9 @@ class _Meta:
     async def _answer(self, head: bytes, body: bytes) -> object:
         if head.startswith(b"GET "):
             return {"datasets": {self.dataset: self._counts()}}
+        if head.startswith(_RESET):
+            self.events = self.requests = self.most_in_flight = 0
+            return {}
         events = body.count(_PER_EVENT)
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)

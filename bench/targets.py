@@ -34,6 +34,9 @@ TARGETS: Final[dict[str, Target]] = {
     "end_to_end.drt": Target("End to end, events/s: times drt-core as it comes", 10, "x"),
     "end_to_end.fast_drt": Target("The same: drt-core set for speed", 10, "x"),
     "end_to_end.sdk": Target("End to end, events/s: times the SDK with 16 threads", 15, "x"),
+    "end_to_end.sdk_counting": Target(
+        "The same rows to a server that only counts: times the SDK with 16 threads", 15, "x"
+    ),
     "pipelining.share": Target("16 requests in flight at 200 ms: share of the ideal", 0.95),
     "flat.spread": _most("Cost per event: dearest size to cheapest, less one", 0.10),
     "flat.peak": _most("A deliver process's peak memory", 400, "MB"),

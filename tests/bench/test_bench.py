@@ -79,7 +79,8 @@ def test_all_parties_send_the_same_rows_and_their_cpu_time_is_told(
     part = measured["parts"]["end_to_end"]
     parties = part["same_rows"]
     assert {"ours", "sdk, 16 threads", "drt, set for speed"} <= set(parties)
-    for (run,) in parties.values():
+    assert set(part["server_that_counts"]) == set(parties)
+    for (run,) in [*parties.values(), *part["server_that_counts"].values()]:
         assert run["accepted"] == run["rows"] == ROWS
         assert set(run["cpu_seconds"]) == {"client", "postgres", "server"}
         assert run["cpu_seconds"]["client"] > 0
