@@ -74,7 +74,7 @@ class Sender:
         self._stopping = threading.Event()
         self._wait = wait or self._stopping.wait
         self._gate = threading.Lock()  # held while Meta asks everyone to wait
-        # What is out; an answer that is being settled leaves its place to the next request.
+        # A place for each request that may be out.
         self._slots = threading.Semaphore(in_flight)
         self._unanswered = 0
         self.halted: str | None = None
@@ -115,22 +115,26 @@ class Sender:
                 self._probe("after_begin")
                 verdict = self._ask(body, len(batch), begun)
                 self._probe("after_answer")
-            with self._tally.locked():
-                self._tally.requests += 1
-                self._tally.bytes_sent += len(body)
+                with self._tally.locked():
+                    self._tally.requests += 1
+                    self._tally.bytes_sent += len(body)
+                match verdict:
+                    case Stopped():
+                        return self._stopped(batch, seq, verdict)
+                    case Throttled():
+                        waited += self._throttled(batch, seq, verdict, waited)
+                        continue
+                    case NotSent() | Unknown():
+                        tries += 1
+                        if self._unanswered_for_good(batch, seq, verdict, tries):
+                            return verdict
+                        continue
+            # What Meta said of these events alone is settled while the next are out.
             match verdict:
                 case Accepted():
                     return self._accepted(batch, seq, verdict)
                 case Refused():
                     return self._refused(batch, seq, verdict, blame)
-                case Stopped():
-                    return self._stopped(batch, seq, verdict)
-                case Throttled():
-                    waited += self._throttled(batch, seq, verdict, waited)
-                case NotSent() | Unknown():
-                    tries += 1
-                    if self._unanswered_for_good(batch, seq, verdict, tries):
-                        return verdict
                 case _:
                     assert_never(verdict)
 
