@@ -50,6 +50,11 @@ class Built:
         """The positions of the rows to be sent."""
         return [i for i, reason in enumerate(self.reasons) if reason is None]
 
+    @property
+    def held(self) -> list[int]:
+        """The positions of the rows that are not to be sent."""
+        return [i for i, reason in enumerate(self.reasons) if reason is not None]
+
     def hold(self, row: int, state: State, reason: str) -> None:
         """Take a row out of what is to be sent; the first reason stands."""
         if self.reasons[row] is None:

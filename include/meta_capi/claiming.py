@@ -1,20 +1,23 @@
-"""A slice of rows meets the ledger: recorded, compared, cut into batches, taken.
+"""A slice of rows meets the ledger: cut into batches, recorded, taken.
 
-All of it happens in one transaction, with a handful of statements however many rows.
+All of it happens in one transaction, with a handful of statements however many rows. Most
+rows are new to the ledger: they are put on the desk as they come. If any is not, the rest
+of the slice is compared with what the ledger says of it.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Any, Final
+from datetime import datetime
+from typing import Any, Final, NamedTuple
 
 import psycopg
 
 from meta_capi.built import Built
 from meta_capi.errors import LeaseLostError
+from meta_capi.incoming import copy_text
 from meta_capi.ledger import ResendPolicy, Run
 from meta_capi.lifecycle import State
 from meta_capi.payload import Batch, OwedEvent, cut
@@ -35,104 +38,149 @@ class Claimed:
     """Rows not claimed, by state and reason."""
 
 
+class _Cut(NamedTuple):
+    """Rows that shall go out in one request."""
+
+    number: int
+    rows: Sequence[int]
+
+
 class Claim:
     """One transaction of one worker."""
 
     def __init__(
         self, cursor: Cursor, run: Run, policy: ResendPolicy, *, worker_id: int,
-        validation_id: int | None,
+        validation_id: int | None, most_events: int, most_bytes: int,
     ) -> None:  # fmt: skip
         self._cursor = cursor
         self._run = run
         self._policy = policy
         self._worker_id = worker_id
         self._validation_id = validation_id
+        self._most_events = most_events
+        self._most_bytes = most_bytes
 
-    def take(
-        self, built: Built, *, most_events: int, most_bytes: int, limit: int | None
-    ) -> Claimed:
+    def take(self, built: Built, *, limit: int | None) -> Claimed:
         """Record the slice, cut batches from what may be sent, and take them."""
-        claimed, cursor = Claimed(), self._cursor
-        cursor.execute(_SQL["make_incoming"])
-        _copy(cursor, built)
-        cursor.execute(_SQL["describe_incoming"])
-        kept = self._set_aside()
-        cursor.execute(_SQL["find_taken"], self._values())
-        if taken := [row["ordinal"] for row in cursor.fetchall()]:
-            _free_taken(cursor, built, taken)
-        cursor.execute(_SQL["suspect"], self._values())
-        cursor.execute(_SQL["compare"], self._values())
-        kept |= {
-            row["ordinal"]: (row["state"], row["reason"]) for row in cursor.fetchall()
-        }
-        if kept:
-            cursor.execute(_SQL["touch"], self._values(ordinals=list(kept)))
-            claimed.standing.update(kept.values())
-        rows = [row for row in built.sendable if row not in kept]
-        if limit is not None and len(rows) > limit:
-            _keep_back(cursor, built, rows[limit:])
-            rows = rows[:limit]
-        held = [
-            row
-            for row, reason in enumerate(built.reasons)
-            if reason is not None and row not in kept
-        ]
-        if held:
-            cursor.execute(_SQL["hold"], self._values(ordinals=held))
-        lost: list[int] = []
-        if rows:
-            claimed.batches, lost = self._batches(built, rows, most_events, most_bytes)
-        if apart := held + lost:
-            cursor.execute(_SQL["standing"], self._values(ordinals=apart))
-            for row in cursor.fetchall():
-                claimed.standing[row["state"], row["reason"]] += row["rows"]
+        rows = built.sendable
+        cuts = self._cut(built, rows) if limit is None else []
+        self._cursor.execute(_SQL["make_incoming"])
+        with self._cursor.copy(_SQL["copy_incoming"]) as copy:
+            copy.write(copy_text(built, _numbers(cuts, len(built))))
+        aside = self._set_aside()
+        claimed = Claimed(standing=Counter(aside.values()))
+        if limit is None and self._take_new() == len(built) - len(aside):
+            claimed.standing.update(
+                (built.states[row].value, built.reasons[row])
+                for row in _but(built.held, aside)
+            )
+            taken = set(_but(rows, aside)) if aside else None
+            claimed.batches = _batches(built, cuts, taken)
+            self._open(claimed.batches, {})
+        else:
+            self._take_known(built, claimed, cuts, aside, limit)
         return claimed
 
     def _set_aside(self) -> dict[int, tuple[str, str]]:
         """Return how the rows stand of which the ledger keeps nothing."""
-        self._cursor.execute(_SQL["set_aside"], self._values())
-        rows = self._cursor.fetchall()
-        if keys := [row["source_key"] for row in rows if row["reason"] == "erased"]:
-            self._cursor.execute(_SQL["forget"], self._values(keys=keys))
-        return {row["ordinal"]: (row["state"], row["reason"]) for row in rows}
+        cursor = self._cursor
+        house = cursor.execute(_SQL["house"]).fetchone() or {}
+        aside = {}
+        if house["erased"] or house["removed"]:
+            rows = cursor.execute(_SQL["set_aside"], self._values()).fetchall()
+            if keys := [row["source_key"] for row in rows if row["reason"] == "erased"]:
+                cursor.execute(_SQL["forget"], self._values(keys=keys))
+            aside = {row["ordinal"]: (row["state"], row["reason"]) for row in rows}
+        if house["restored"]:
+            cursor.execute(_SQL["suspect"], self._values())
+        return aside
 
-    def _batches(
-        self, built: Built, rows: list[int], most_events: int, most_bytes: int
-    ) -> tuple[list[Batch], list[int]]:
-        """Return the batches, and the rows that another worker took meanwhile."""
-        owed = [
-            OwedEvent(built.source_keys[row], built.bodies[row] or b"") for row in rows
-        ]
-        sizes = [len(event.body) for event in owed]
-        ranges = list(cut(sizes, most_events=most_events, most_bytes=most_bytes))
-        numbers = next_numbers(self._cursor, len(ranges))
-        cuts = list(zip(numbers, ranges, strict=True))
-        batch_ids = [number for number, span in cuts for _ in span]
-        self._cursor.execute(
-            _SQL["claim"], self._values(ordinals=rows, batch_ids=batch_ids)
+    def _take_new(self) -> int:
+        """Record, and put on the desk, what the ledger has never seen; return how much."""
+        return self._cursor.execute(_SQL["take_new"], self._values()).rowcount
+
+    def _take_known(
+        self, built: Built, claimed: Claimed, cuts: Sequence[_Cut],
+        aside: Collection[int], limit: int | None,
+    ) -> None:  # fmt: skip
+        """Compare what is not new with what the ledger says of it, and take what it may."""
+        cursor = self._cursor
+        cursor.execute(_SQL["describe_incoming"])
+        new: set[int] = set()
+        if cuts:
+            cursor.execute(_SQL["leave_new"], self._values())
+            new.update(row["ordinal"] for row in cursor.fetchall())
+        cursor.execute(_SQL["find_taken"], self._values())
+        if taken := [row["ordinal"] for row in cursor.fetchall()]:
+            _free_taken(cursor, built, taken)
+        kept = self._compare()
+        claimed.standing.update(kept.values())
+        done = new | kept.keys() | set(aside)
+        rows = _but(built.sendable, done)
+        if limit is not None and len(rows) > limit:
+            _keep_back(cursor, built, rows[limit:])
+            rows = rows[:limit]
+        held = _but(built.held, done)
+        if held:
+            cursor.execute(_SQL["hold"], self._values(ordinals=held))
+        more = self._cut(built, rows)
+        doubts = self._take(built, more)
+        got = [row for row in rows if built.source_keys[row] in doubts]
+        claimed.batches = _batches(built, cuts, new) + _batches(built, more, set(got))
+        self._open(claimed.batches, doubts)
+        if apart := [*held, *_but(rows, set(got))]:
+            cursor.execute(_SQL["standing"], self._values(ordinals=apart))
+            for row in cursor.fetchall():
+                claimed.standing[row["state"], row["reason"]] += row["rows"]
+
+    def _compare(self) -> dict[int, tuple[str, str | None]]:
+        """Return the rows that stay as the ledger has them, and how they stand."""
+        rows = self._cursor.execute(_SQL["compare"], self._values()).fetchall()
+        kept = {row["ordinal"]: (row["state"], row["reason"]) for row in rows}
+        if kept:
+            self._cursor.execute(_SQL["touch"], self._values(ordinals=list(kept)))
+        return kept
+
+    def _take(self, built: Built, cuts: Sequence[_Cut]) -> dict[str, datetime | None]:
+        """Take rows that the ledger knows.
+
+        Returns:
+            The keys taken, and since when each is in doubt. What another worker took
+            meanwhile is missing.
+        """
+        if not cuts:
+            return {}
+        ordinals = [row for cut in cuts for row in cut.rows]
+        batch_ids = [cut.number for cut in cuts for _ in cut.rows]
+        values = self._values(ordinals=ordinals, batch_ids=batch_ids)
+        rows = self._cursor.execute(_SQL["claim"], values).fetchall()
+        return {row["source_key"]: row["doubt_since"] for row in rows}
+
+    def _cut(self, built: Built, rows: Sequence[int]) -> list[_Cut]:
+        """Cut rows into batches, and give them numbers."""
+        sizes = [len(built.bodies[row] or b"") for row in rows]
+        ranges = list(
+            cut(sizes, most_events=self._most_events, most_bytes=self._most_bytes)
         )
-        got = {row["source_key"]: row["doubt_since"] for row in self._cursor.fetchall()}
-        batches = []
-        for number, span in cuts:
-            taken = [
-                event
-                for event in owed[span.start : span.stop]
-                if event.source_key in got
-            ]
-            if taken:
-                batches.append(Batch(number, number, 0, tuple(taken)))
-        self._open(batches, got)
-        return batches, [row for row in rows if built.source_keys[row] not in got]
+        numbers = next_numbers(self._cursor, len(ranges)) if ranges else []
+        return [
+            _Cut(number, rows[span.start : span.stop])
+            for number, span in zip(numbers, ranges, strict=True)
+        ]
 
     def _open(
         self, batches: Sequence[Batch], doubts: Mapping[str, datetime | None]
     ) -> None:
         """Put the batches on the desk; `doubts` says since when each key is in doubt."""
+        if not batches:
+            return
         since = [
             min(
-                filter(None, (doubts[event.source_key] for event in batch.events)),
+                filter(None, (doubts.get(event.source_key) for event in batch.events)),
                 default=None,
             )
+            if doubts
+            else None
             for batch in batches
         ]
         self._cursor.execute(
@@ -171,27 +219,32 @@ def next_numbers(cursor: Cursor, count: int) -> list[int]:
     return [row["nextval"] for row in cursor.fetchall()]
 
 
-def _copy(cursor: Cursor, built: Built) -> None:
-    with cursor.copy(_SQL["copy_incoming"]) as copy:
-        for row in range(len(built)):
-            at, later = built.event_times[row], built.not_before[row]
-            copy.write_row(
-                (
-                    row,
-                    built.source_keys[row],
-                    built.event_names[row],
-                    built.event_ids[row],
-                    None if at is None else datetime.fromtimestamp(at, UTC),
-                    built.cursors[row],
-                    built.states[row].value,
-                    built.reasons[row],
-                    built.masks[row],
-                    built.digests[row],
-                    built.values[row],
-                    built.currencies[row],
-                    None if later is None else datetime.fromtimestamp(later, UTC),
-                )
-            )
+def _but(rows: Sequence[int], others: Collection[int]) -> Sequence[int]:
+    return [row for row in rows if row not in others] if others else rows
+
+
+def _numbers(cuts: Sequence[_Cut], rows: int) -> list[int | None]:
+    """Return the batch of every row of the slice, if it has one."""
+    numbers: list[int | None] = [None] * rows
+    for cut_ in cuts:
+        for row in cut_.rows:
+            numbers[row] = cut_.number
+    return numbers
+
+
+def _batches(
+    built: Built, cuts: Sequence[_Cut], taken: Collection[int] | None = None
+) -> list[Batch]:
+    """Return batches of the rows taken, all by default; there is none without rows."""
+    batches = []
+    for number, rows in cuts:
+        got = rows if taken is None else [row for row in rows if row in taken]
+        if got:
+            keys = [built.source_keys[row] for row in got]
+            bodies = [built.bodies[row] or b"" for row in got]
+            events = tuple(map(OwedEvent, keys, bodies))
+            batches.append(Batch(number, number, 0, events))
+    return batches
 
 
 def _keep_back(cursor: Cursor, built: Built, rows: Sequence[int]) -> None:

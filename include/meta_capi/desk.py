@@ -109,11 +109,10 @@ class Desk:
         def step(cursor: psycopg.Cursor[dict[str, Any]]) -> Claimed:
             claim = Claim(
                 cursor, self._run, self._policy, worker_id=self.worker_id,
-                validation_id=self._validation_id,
+                validation_id=self._validation_id, most_events=most_events,
+                most_bytes=most_bytes,
             )  # fmt: skip
-            return claim.take(
-                built, most_events=most_events, most_bytes=most_bytes, limit=limit
-            )
+            return claim.take(built, limit=limit)
 
         return self._ledger.attempt(step)
 

@@ -84,8 +84,9 @@ def deliver(
     """
     tally = Tally()
     sender = Sender(
-        desk, post, envelope, tally, patience or Patience(), now, wait, probe
-    )
+        desk, post, envelope, tally, patience or Patience(), now, wait, probe,
+        limits.requests_in_flight,
+    )  # fmt: skip
     splitter = Splitter(sender, desk, tally, limits.requests_per_split, probe)
     flight = _Flight(sender, splitter, tally, limits.requests_in_flight, report)
     try:
@@ -154,7 +155,8 @@ class _Flight:
         self._tally = tally
         self._report = report
         self._room = threading.Semaphore(2 * in_flight)
-        self._pool = ThreadPoolExecutor(in_flight, "capi-send")
+        # Beside those that wait for an answer, some settle one.
+        self._pool = ThreadPoolExecutor(in_flight + (in_flight + 1) // 2, "capi-send")
         self._flying: set[Future[None]] = set()
 
     def __enter__(self) -> Self:

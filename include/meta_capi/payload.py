@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 from meta_capi import spec
 from meta_capi.errors import ConfigurationError
@@ -21,12 +21,14 @@ _AGENT: Final = re.compile(spec.PARTNER_AGENT_PATTERN)
 _TEST_CODE: Final = re.compile(r"[A-Za-z0-9_-]{4,40}")
 
 
-@dataclass(frozen=True, slots=True)
-class OwedEvent:
+class OwedEvent(NamedTuple):
     """An event on a worker's desk: the conversion's key and the event's bytes."""
 
     source_key: str
-    body: bytes = field(repr=False)
+    body: bytes
+
+    def __repr__(self) -> str:
+        return f"OwedEvent({self.source_key!r})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ class Batch:
     @property
     def size(self) -> int:
         """The events' bytes, with the commas between them."""
-        return sum(len(event.body) + 1 for event in self.events)
+        return sum(len(body) for _, body in self.events) + len(self.events)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +83,7 @@ class Envelope:
         tail = "".join(
             f',"{name}":{json.dumps(text)}' for name, text in members.items() if text
         )
-        data = b",".join(event.body for event in events)
+        data = b",".join([event.body for event in events])
         return b'{"data":[' + data + b"]" + tail.encode() + b"}"
 
 

@@ -56,12 +56,13 @@ class Sender:
         wait: waits some seconds, and comes back early after a halt; None for the
             sender's own.
         probe: told the name of each step as it is made.
+        in_flight: the most requests that are out at a time.
     """
 
     def __init__(
         self, desk: Desk, post: Post, envelope: Envelope, tally: Tally,
         patience: Patience, now: Callable[[], float], wait: Wait | None,
-        probe: Callable[[str], None],
+        probe: Callable[[str], None], in_flight: int,
     ) -> None:  # fmt: skip
         self._desk = desk
         self._post = post
@@ -73,6 +74,8 @@ class Sender:
         self._stopping = threading.Event()
         self._wait = wait or self._stopping.wait
         self._gate = threading.Lock()  # held while Meta asks everyone to wait
+        # A place for each request that may be out.
+        self._slots = threading.Semaphore(in_flight)
         self._unanswered = 0
         self.halted: str | None = None
         self.failure: CapiError | None = None
@@ -98,35 +101,40 @@ class Sender:
         body = self._envelope.wrap(batch.events)
         tries, waited = 0, 0.0
         while True:
-            with self._gate:
-                pass
-            if self.halted:
-                self.give_back([batch], self.halted)
-                return None
-            begun = self._now()
-            seq = self._desk.begin(batch)
-            if seq is None:  # Meta would not know the repeat any more
-                self.give_back([batch], "not_sent")
-                return None
-            self._probe("after_begin")
-            verdict = self._ask(body, len(batch), begun)
-            self._probe("after_answer")
-            with self._tally.locked():
-                self._tally.requests += 1
-                self._tally.bytes_sent += len(body)
+            with self._slots:
+                with self._gate:
+                    pass
+                if self.halted:
+                    self.give_back([batch], self.halted)
+                    return None
+                begun = self._now()
+                seq = self._desk.begin(batch)
+                if seq is None:  # Meta would not know the repeat any more
+                    self.give_back([batch], "not_sent")
+                    return None
+                self._probe("after_begin")
+                verdict = self._ask(body, len(batch), begun)
+                self._probe("after_answer")
+                with self._tally.locked():
+                    self._tally.requests += 1
+                    self._tally.bytes_sent += len(body)
+                match verdict:
+                    case Stopped():
+                        return self._stopped(batch, seq, verdict)
+                    case Throttled():
+                        waited += self._throttled(batch, seq, verdict, waited)
+                        continue
+                    case NotSent() | Unknown():
+                        tries += 1
+                        if self._unanswered_for_good(batch, seq, verdict, tries):
+                            return verdict
+                        continue
+            # What Meta said of these events alone is settled while the next are out.
             match verdict:
                 case Accepted():
                     return self._accepted(batch, seq, verdict)
                 case Refused():
                     return self._refused(batch, seq, verdict, blame)
-                case Stopped():
-                    return self._stopped(batch, seq, verdict)
-                case Throttled():
-                    waited += self._throttled(batch, seq, verdict, waited)
-                case NotSent() | Unknown():
-                    tries += 1
-                    if self._unanswered_for_good(batch, seq, verdict, tries):
-                        return verdict
                 case _:
                     assert_never(verdict)
 

@@ -71,12 +71,12 @@ class PreflightOperator(FeedOperator):
             # A dry run opens no line to Meta, not even to ask.
             lambda: [] if stage.choices.dry_run else stage.hook.dataset_faults(),
             lambda: _needs(stage.envelope),
-            lambda: _needs(stage.interval),
+            lambda: _needs(stage.own_interval),
         ):
             faults += _asked(check)
         if faults:
             raise ConfigurationError("\n".join(faults))
-        interval = stage.interval
+        interval = stage.own_interval
         self.log.info("Feed %s: %s", stage.feed.feed, stage.feed.description)
         self.log.info(
             "Rows of %s that became known from %s up to %s; events go to dataset %s on %s.",
@@ -117,10 +117,15 @@ class PlanOperator(FeedOperator):
 
     def step(self, stage: Stage) -> list[dict[str, Any]]:
         """Return the shards; the counts go beside them."""
-        now = datetime.now(UTC)
-        counts = asdict(stage.source.count(stage.interval, now=now))
-        shards = stage.source.shards(stage.interval, stage.feed.limits.rows_per_shard)
-        run = stage.open_run(stage.choices.mode, counts, stage.interval)
+        now, interval = datetime.now(UTC), stage.choose_interval()
+        counts = asdict(stage.source.count(interval, now=now))
+        shards = stage.source.shards(interval, stage.feed.limits.rows_per_shard)
+        run = stage.open_run(stage.choices.mode, counts, interval)
+        if interval != stage.own_interval:
+            self.log.info(
+                "Runs are missing before this one. It reads from %s on, instead of from %s.",
+                interval.start, stage.own_interval.start,
+            )  # fmt: skip
         for line in table(["in the interval", "rows"], list(counts.items())):
             self.log.info("%s", line)
         self.log.info(

@@ -19,7 +19,7 @@ from sqlalchemy import Engine, create_engine
 
 from capi_airflow import mark
 from capi_airflow.hook import MetaCapiHook, connection_of
-from meta_capi import spec
+from meta_capi import coverage, spec
 from meta_capi.desk import Desk
 from meta_capi.errors import ConfigurationError, FeedError
 from meta_capi.event import Builder
@@ -41,6 +41,7 @@ _KEEP_ALIVE: Final = {
 # left for skewed clocks, slow requests and late tasks: an hour of 48, half a day of seven.
 _DOUBT_MARGINS: Final = {48 * 3_600: 3_600, 7 * 86_400: 43_200}
 _SKEW_WARNING: Final = timedelta(seconds=30)
+_SCHEDULED: Final = "scheduled"  # airflow.utils.types.DagRunType
 _SKEW_LIMIT: Final = timedelta(minutes=5)
 
 
@@ -157,7 +158,27 @@ class Stage:
 
     @cached_property
     def interval(self) -> Interval:
-        """The rows' interval: the form's, else the run's, the lookback before it."""
+        """The interval that `plan` chose; its own, as long as it has not."""
+        planned = coverage.planned_interval(self.ledger, self.run_id)
+        return Interval(*planned) if planned else self.own_interval
+
+    def choose_interval(self) -> Interval:
+        """Return the run's own interval, and before it what no run has read."""
+        own, run = self.own_interval, self.context.get("dag_run")
+        scheduled = run is not None and run.run_type == _SCHEDULED
+        if not (scheduled and self.feed.catch_up):
+            return own
+        start = self.context["data_interval_start"]
+        unread = coverage.unread_since(
+            self.ledger, self.run_id, feed=self.feed.feed,
+            dataset_id=self.hook.destination().dataset_id, start=start,
+            floor=own.end - self.feed.longest_window,
+        )  # fmt: skip
+        return Interval(own.start - (start - unread), own.end)
+
+    @cached_property
+    def own_interval(self) -> Interval:
+        """The form's interval, else the run's, the lookback before it."""
         start, end = self.choices.start, self.choices.end
         if start and end:
             return Interval(start.astimezone(UTC), end.astimezone(UTC))
@@ -194,7 +215,7 @@ class Stage:
     @cached_property
     def ledger(self) -> Ledger:
         """The ledger, which knows all that this Airflow has seen it know."""
-        ledger = ledger_of(self.feed, pool_size=4)
+        ledger = ledger_of(self.feed, pool_size=8)
         mark.expect(ledger, self.feed.connections.ledger)
         return ledger
 

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -74,6 +75,29 @@ def sound_orders(world: World, number: int) -> list[str]:
         number,
     )
     return [key for (key,) in found]
+
+
+def test_a_plan_after_an_outage_says_what_it_makes_up_for(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    end = world.until.replace(minute=0, second=0) - timedelta(days=1)
+    hour, nothing = timedelta(hours=1), {"start": None, "end": None}
+    for run_id, late in (("scheduled__1", 0 * hour), ("scheduled__2", 30 * hour)):
+        context = world.context(PURCHASES, run_id, **nothing) | {
+            "dag_run": SimpleNamespace(run_type="scheduled"),
+            "data_interval_start": end + late - hour,
+            "data_interval_end": end + late,
+        }
+        PlanOperator(task_id="plan", feed="offline_purchases").execute(context)
+
+    said = capsys.readouterr().out
+    # The feed looks two intervals back, from wherever it begins.
+    assert f"reads from {end - 2 * hour} on, instead of from {end + 27 * hour}." in said
+    assert said.count("Runs are missing") == 1
+    assert world.sql("select interval_start, interval_end from capi.runs") == [
+        (end - 3 * hour, end),
+        (end - 2 * hour, end + 30 * hour),
+    ]
 
 
 class TestAWholeRun:

@@ -25,10 +25,10 @@ from meta_capi.catalogue import REASONS
 from meta_capi.cli import main
 from meta_capi.desk import COVER_SECONDS, LEASE_SECONDS
 from meta_capi.dispatch import Patience
-from meta_capi.event import event_id
 from meta_capi.feed import Feed, Limits, parse
 from meta_capi.ledger import Ledger
 from meta_capi.lifecycle import EDGES, State
+from meta_capi.names import event_id
 
 ROOT = Path(__file__).resolve().parents[2]
 _DOCS = sorted((ROOT / "docs").rglob("*.md"))

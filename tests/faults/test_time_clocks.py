@@ -251,4 +251,4 @@ def test_a_feeds_lookback_is_the_intervals_before_its_own(
         **stage.context, "data_interval_start": start, "data_interval_end": end,
     }  # fmt: skip
 
-    assert stage.interval == Interval(start - lookback * timedelta(hours=1), end)
+    assert stage.own_interval == Interval(start - lookback * timedelta(hours=1), end)

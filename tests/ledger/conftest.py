@@ -111,7 +111,7 @@ class Bench:
         """Send to the simulator, as the hook does; a short time-out keeps tests short."""
         try:
             response = requests.post(
-                f"{self.simulator.url}/v26.0/{DATASET}/events", data=body, timeout=2,
+                f"{self.simulator.url}/v26.0/{DATASET}/events", data=body, timeout=5,
                 headers={"Authorization": "Bearer EAABtest", "Content-Type": "application/json"},
                 allow_redirects=False,
             )  # fmt: skip

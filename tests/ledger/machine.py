@@ -271,12 +271,14 @@ class Deliveries(RuleBasedStateMachine):
     def two_meet_in_a_claim(
         self, numbers: list[int], others: list[int], fate: int, to_its_end: bool
     ) -> None:
-        """One has compared its rows with the ledger when another claims them."""
+        """One has read its rows, or has compared them with the ledger, when another
+        claims them."""
         with WatchedLedger(self.second_line, self.happened).transaction() as cursor:
             _set_clock(cursor, self.clock)
         mine = self.orders_of(numbers)
         first = self.worker(mine, gate=self.gate, line=self.second_line)
         first.ledger.pauses = first.stand
+        first.ledger.pauses_after = "house" if len(numbers) % 2 else "compare"
         self.step(first, "accept")
         second = self.hire(self.orders_of(others), gate=self.gate)
         if to_its_end:

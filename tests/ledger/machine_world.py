@@ -34,7 +34,7 @@ from meta_capi.verdict import Answer
 
 WINDOW = 47 * HOUR  # in which we repeat: an hour less than Meta's
 MOST_RESENDS = 2
-_COMPARE = queries("ledger")["compare"]
+_TAKE_NEW = queries("ledger")["take_new"]
 
 
 def feed_of(most_events: int) -> Feed:
@@ -105,7 +105,8 @@ class MortalLedger(WatchedLedger):
     dies: str | None = None
     forgets = False
     pauses: Callable[[str], None] | None = None
-    """Called once, in the middle of a claim, before anything of it is locked."""
+    """Called once, in the middle of a claim, if nothing of it is locked by then."""
+    pauses_after = "compare"
 
     @contextmanager
     def transaction(self) -> Iterator[psycopg.Cursor[dict[str, Any]]]:
@@ -134,7 +135,7 @@ class MortalLedger(WatchedLedger):
 
 
 class _Paused:
-    """A cursor that stands still after a claim has compared its rows with the ledger."""
+    """A cursor that stands still after one statement of a claim."""
 
     def __init__(
         self, cursor: psycopg.Cursor[dict[str, Any]], ledger: MortalLedger
@@ -144,8 +145,11 @@ class _Paused:
 
     def execute(self, query: Any, *values: Any) -> psycopg.Cursor[dict[str, Any]]:
         done = self._cursor.execute(query, *values)
-        if query == _COMPARE and (pause := self._ledger.pauses):
-            self._ledger.pauses = None
+        ledger = self._ledger
+        if query == _TAKE_NEW and done.rowcount:
+            ledger.pauses = None  # whoever wants the same rows waits for their locks
+        elif query == queries("ledger")[ledger.pauses_after] and ledger.pauses:
+            pause, ledger.pauses = ledger.pauses, None
             pause("inside the claim")
         return done
 

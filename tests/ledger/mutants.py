@@ -22,7 +22,7 @@ import psycopg
 from meta_capi import claiming, desk, ledger, verdict
 from meta_capi.claiming import Claim
 from meta_capi.desk import Desk
-from meta_capi.event import Builder
+from meta_capi.privacy import Privacy
 from meta_capi.sending import Sender
 from meta_capi.splitting import Splitter
 from meta_capi.sql import migrations, queries
@@ -450,17 +450,44 @@ MUTANTS: Final = (
         (_query("claim", ("where capi.may_claim(", "where true or capi.may_claim(")),),
     ),
     Mutant(
+        "a claim believes that all of its rows are new",
+        1,
+        "on the desk of nobody|sent twice|moved|deliveries were on its desk",
+        (
+            _method(
+                Claim,
+                "take",
+                (
+                    "self._take_new() == len(built) - len(aside)",
+                    "self._take_new() >= 0",
+                ),
+            ),
+        ),
+    ),
+    Mutant(
+        "what another has taken is new",
+        1,
+        "cannot move from|claimed from another|on the desk of nobody|deliveries were on its desk",
+        (
+            _query(
+                "take_new",
+                (
+                    "on conflict do nothing",
+                    "on conflict (source_key, feed, dataset_id) do update set"
+                    " state = excluded.state, batch_id = excluded.batch_id",
+                ),
+            ),
+        ),
+    ),
+    Mutant(
         "a row falls out of the claim",
         1,
         "a row has no outcome, or two",
         (
             _method(
                 Claim,
-                "take",
-                (
-                    "if row not in kept]\n        if limit",
-                    "if row not in kept][1:]\n        if limit",
-                ),
+                "_take_known",
+                ("_but(built.sendable, done)", "_but(built.sendable, done)[1:]"),
             ),
         ),
     ),
@@ -481,8 +508,8 @@ MUTANTS: Final = (
         "an event without consent is sent",
         (
             _method(
-                Builder,
-                "_keep_consented",
+                Privacy,
+                "keep_consented",
                 ("name = self._feed.consent.column", "name = None"),
             ),
         ),

@@ -65,6 +65,9 @@ class Feed(Part):
     """The first day that is scheduled. A backfill may go further back."""
     lookback: int = Field(default=0, ge=0, le=500)
     """Read this many earlier intervals again, for rows that arrive late."""
+    catch_up: bool = True
+    """Let a scheduled run read from where the runs before it left off: after a pause or an
+    outage, nothing is left unread. No further back than Meta takes events."""
     connections: Connections = Connections()
     """The Airflow connections to use."""
     source: Source

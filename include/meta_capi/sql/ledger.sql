@@ -52,6 +52,31 @@ returning run_no;
 -- The run that `plan` recorded.
 select run_no, feed, dataset_id from capi.runs where run_id = %(run_id)s;
 
+-- name: planned_interval
+-- The interval that `plan` chose for a run.
+select interval_start, interval_end from capi.runs where run_id = %(run_id)s;
+
+-- name: unread_since
+-- The first moment before a run's own interval that no run was ever planned for, since the
+-- first of all runs, or since `floor`. None where nothing was left out.
+with planned as (
+    select tstzrange(interval_start, interval_end) as span
+    from capi.runs
+    where feed = %(feed)s
+        and dataset_id = %(dataset_id)s
+        and run_id <> %(run_id)s
+        and mode = 'send'
+        and interval_start < %(start)s
+), whole as (
+    select
+        tstzrange(
+            least(greatest(min(lower(span)), %(floor)s), %(start)s), %(start)s
+        )::tstzmultirange - range_agg(span) as gaps
+    from planned
+    having count(*) > 0
+)
+select lower(gaps) as since from whole where not isempty(gaps);
+
 -- name: close_run
 -- The run's last word.
 update capi.runs
@@ -121,16 +146,22 @@ select capi.make_incoming();
 -- Without statistics the planner joins the new rows row by row with the whole ledger.
 analyze incoming;
 
+-- name: house
+-- What a claim must mind: whether anything was erased, or removed when its time was over, and
+-- whether the ledger was put back from an older copy.
+select
+    exists (select from capi.erased) as erased,
+    exists (select from capi.removed where cause = 'retention') as removed,
+    restored_at is not null as restored
+from capi.installation;
+
 -- name: set_aside
 -- Rows of which the ledger keeps nothing: those of erased conversions, whose key it must
 -- not learn again, and old ones of days that it no longer holds, which are counted there.
-with house as (
-    select digest_key, exists (select from capi.erased) as has_erased
-    from capi.installation
-), aside as (
+with aside as (
     select
         i.ordinal,
-        house.has_erased and exists (
+        exists (
             select from capi.erased as e
             where e.mark = capi.mark_of(house.digest_key, %(feed)s, i.source_key)
         ) as erased,
@@ -149,7 +180,7 @@ with house as (
                 and d.source_key = i.source_key
         ) as bygone
     from incoming as i
-    cross join house
+    cross join capi.installation as house
 )
 delete from incoming as i
 using aside as a
@@ -203,6 +234,36 @@ where d.state in ('quarantined', 'withheld', 'expired', 'refused')
         d, excluded.digest, %(validation_id)s, %(resend)s,
         make_interval(secs => %(resend_window)s), %(most_resends)s
     );
+
+-- name: take_new
+-- a b h i j: what the ledger has never seen, neither the key nor the event: put on this
+-- worker's desk if it was cut into a batch, held if not. In the keys' order, in which every
+-- worker takes its locks.
+insert into capi.deliveries (
+    dataset_id, feed, source_key, event_name, event_id, state, reason, event_time,
+    cursor_at, batch_id, run_no, match_keys, digest, value, currency, not_before
+)
+select
+    %(dataset_id)s, %(feed)s, i.source_key, i.event_name, i.event_id,
+    case when i.batch_id is null then i.state else 'claimed' end, i.reason, i.event_time,
+    i.cursor_at, i.batch_id, %(run_no)s, i.match_keys, i.digest, i.value, i.currency,
+    case when i.batch_id is null and i.state = 'pending' then coalesce(
+        i.not_before, case when i.reason = 'throttled' then capi.wait_of(%(worker_id)s) end,
+        'epoch'
+    ) end
+from incoming as i
+order by i.source_key
+on conflict do nothing;
+
+-- name: leave_new
+-- What was just put on the desk has nothing to be compared with.
+delete from incoming as i
+using capi.deliveries as d
+where d.dataset_id = %(dataset_id)s
+    and d.feed = %(feed)s
+    and d.source_key = i.source_key
+    and d.batch_id = i.batch_id
+returning i.ordinal;
 
 -- name: compare
 -- Which of the rows just read must stay as the ledger has them, and how they stand.
@@ -801,6 +862,6 @@ copy incoming (ordinal, source_key, cursor_at, reason, state, match_keys) from s
 
 -- name: copy_incoming
 copy incoming (
-    ordinal, source_key, event_name, event_id, event_time, cursor_at, state, reason,
-    match_keys, digest, value, currency, not_before
+    ordinal, source_key, event_name, event_id, event_seconds, cursor_at, state, reason,
+    batch_id, match_keys, digest, value, currency, not_before_seconds
 ) from stdin;

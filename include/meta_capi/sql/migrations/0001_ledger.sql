@@ -216,9 +216,9 @@ create table capi.deliveries (
     recorded_at timestamptz not null default capi.clock(),
     settled_at timestamptz,
     -- One promise a conversion: the advertiser knows it by its key.
-    primary key (dataset_id, feed, source_key),
+    primary key (source_key, feed, dataset_id),
     -- One promise an event: Meta knows it by these three, and drops a second one.
-    unique (dataset_id, event_name, event_id),
+    unique (event_id, event_name, dataset_id),
     -- Whoever is held is held for a reason.
     check (reason is not null or state in ('pending', 'claimed', 'accepted')),
     -- Nothing is on its way, at Meta or refused without a batch and a payload, save by a
@@ -234,7 +234,7 @@ create table capi.deliveries (
     check (state <> 'in_doubt' or doubt_since is not null),
     -- Whatever waits is found by the index below.
     check (state not in ('pending', 'in_doubt') or not_before is not null)
-) with (fillfactor = 80);
+) with (fillfactor = 45);
 -- What waits: a small part of a big ledger, and tend_deliveries looks for it all day. On the
 -- way from claimed to accepted not_before does not change, and the index has no work.
 create index deliveries_waiting on capi.deliveries (feed, dataset_id, not_before)
@@ -358,14 +358,18 @@ create function capi.make_incoming() returns void language sql as $$
         source_key text not null,
         event_name text,
         event_id text,
-        event_time timestamptz,
+        event_seconds bigint,
+        event_time timestamptz generated always as (to_timestamp(event_seconds)) stored,
         cursor_at timestamptz not null,
         state capi.delivery_state not null,
         reason text,
+        batch_id bigint,
         match_keys integer not null,
         digest bytea,
         value numeric,
         currency text,
+        not_before_seconds bigint,
         not_before timestamptz
+            generated always as (to_timestamp(not_before_seconds)) stored
     ) on commit delete rows
 $$;
