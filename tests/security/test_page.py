@@ -295,6 +295,18 @@ class TestWhatGetsOut:
             assert "Traceback" not in text
 
 
+def test_without_a_ledger_the_first_page_says_what_is_missing(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AIRFLOW_CONN_CAPI_LEDGER")
+    answer = site.ask("admin", "GET", "/")
+    assert answer.status_code == 200
+    assert "There is no connection" in answer.text
+    answer = site.ask("admin", "GET", f"/feeds/{PURCHASE}")
+    assert answer.status_code == 503
+    assert "There is no connection" in answer.text
+
+
 @pytest.mark.matrix("X36")
 class TestWhatMayBeAsked:
     @pytest.mark.parametrize(
