@@ -274,7 +274,7 @@ def figures(
     names = list(feeds)
     values = {"feeds": names, "since": span.since, "until": span.until}
     touched = _touched(ledger, names, span.since)
-    exact = touched <= _MOST_DAYS_COUNTED_NOW
+    exact = sum(touched.values()) <= _MOST_DAYS_COUNTED_NOW
     found: dict[tuple[str, str], Figures] = {}
     for row in ask(ledger, "figures", exact=exact, apart=apart, **values):
         name = row["feed"], row["dataset_id"]
@@ -283,8 +283,10 @@ def figures(
         found[name].add(row)
     if not exact:
         since = ask(ledger, "counted_at", **values)[0]["counted_at"]
-        for each in found.values():
-            each.changing, each.counted_at = touched, since
+        for name in touched:
+            found.setdefault(name, Figures(*name, span))
+        for name, each in found.items():
+            each.changing, each.counted_at = touched.get(name, 0), since
     return list(found.values())
 
 
@@ -294,7 +296,7 @@ def expiring(
     """Return what is not at Meta and happened in between; to the hour."""
     rows = ask(
         ledger, "expiring", feed=feed, after=after, before=before,
-        exact=_touched(ledger, [feed], date.min) <= _MOST_DAYS_COUNTED_NOW,
+        exact=_few_changed(ledger, feed),
     )  # fmt: skip
     return [Expiring(**{**row, "state": State(row["state"])}) for row in rows]
 
@@ -320,8 +322,7 @@ def gates(ledger: Ledger, feed: str, most: int = 10) -> list[GateLine]:
 
 def held(ledger: Ledger, feed: str) -> list[Held]:
     """Return why deliveries are not at Meta, of all time, the most common first."""
-    exact = _touched(ledger, [feed], date.min) <= _MOST_DAYS_COUNTED_NOW
-    rows = ask(ledger, "held", feed=feed, exact=exact)
+    rows = ask(ledger, "held", feed=feed, exact=_few_changed(ledger, feed))
     return [Held(**{**row, "state": State(row["state"])}) for row in rows]
 
 
@@ -339,10 +340,18 @@ def listed(
     return [Line(**{**row, "state": State(row["state"])}) for row in rows]
 
 
-def _touched(ledger: Ledger, feeds: Sequence[str], since: date) -> int:
-    """Return how many days changed since they were counted."""
-    days: int = ask(ledger, "touched", feeds=feeds, since=since)[0]["days"]
-    return days
+def _few_changed(ledger: Ledger, feed: str) -> bool:
+    """Tell whether a page has time to count what changed of a feed."""
+    days = sum(_touched(ledger, [feed], date.min).values())
+    return days <= _MOST_DAYS_COUNTED_NOW
+
+
+def _touched(
+    ledger: Ledger, feeds: Sequence[str], since: date
+) -> dict[tuple[str, str], int]:
+    """Return how many days changed since they were counted, by feed and dataset."""
+    rows = ask(ledger, "touched", feeds=feeds, since=since)
+    return {(row["feed"], row["dataset_id"]): row["days"] for row in rows}
 
 
 def ask(ledger: Ledger, question: str, **values: Any) -> list[dict[str, Any]]:

@@ -195,6 +195,18 @@ class TestWhatThePageCounts:
         assert found.changing == 0
         assert found.whole.total == before.whole.total + 20
 
+    def test_a_feed_that_was_never_counted_is_not_said_to_have_nothing(
+        self, bench: Bench
+    ) -> None:
+        days = [bench.started - timedelta(days=day) for day in range(12)]
+        for number, day in enumerate(days):
+            bench.deliver(bench.rows(number, loaded_at=day))
+        (found,) = overview.figures(bench.ledger, [FEED], whole(bench))
+        assert (found.whole.total, found.changing) == (0, 12)
+        overview.count_days(bench.ledger)
+        (found,) = overview.figures(bench.ledger, [FEED], whole(bench))
+        assert (found.whole.total, found.changing) == (12, 0)
+
     def test_what_expires_is_found_whether_or_not_it_was_counted(
         self, bench: Bench
     ) -> None:

@@ -17,12 +17,10 @@ select distinct feed from capi.runs order by feed;
 
 -- name: touched
 -- How many days changed since they were counted.
-select count(*) as days
-from (
-    select distinct dataset_id, feed, day
-    from capi.touched_days
-    where feed = any(%(feeds)s) and day >= %(since)s
-) as touched;
+select dataset_id, feed, count(distinct day) as days
+from capi.touched_days
+where feed = any(%(feeds)s) and day >= %(since)s
+group by dataset_id, feed;
 
 -- name: figures
 -- The span's counts by day, as far apart as the page shows them.

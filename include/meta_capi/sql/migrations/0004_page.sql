@@ -79,10 +79,6 @@ create trigger mark_days_of_removed after delete on capi.deliveries
 referencing old table as old_rows
 for each statement execute function capi.mark_days();
 
--- What a ledger of an earlier program holds was never counted.
-insert into capi.touched_days (dataset_id, feed, day)
-select distinct dataset_id, feed, (cursor_at at time zone 'UTC')::date from capi.deliveries;
-
 create function capi.count_day(of_dataset text, of_feed text, of_day date)
 returns setof capi.day_counts language sql stable rows 200 as $$
     select
@@ -178,3 +174,9 @@ create function capi.day_figures() returns setof capi.day_counts language sql st
     from touched as t
     cross join lateral capi.count_day(t.dataset_id, t.feed, t.day) as now
 $$;
+
+-- What a ledger of an earlier program holds was never counted.
+insert into capi.touched_days (dataset_id, feed, day)
+select distinct dataset_id, feed, (cursor_at at time zone 'UTC')::date from capi.deliveries;
+
+select capi.count_touched_days();
