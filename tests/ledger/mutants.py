@@ -349,7 +349,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "the window begins with the last request",
-        97,
+        24,
         "a repeat after",
         (
             _query(
