@@ -6,7 +6,7 @@ Only the machine it runs on may ask. Nothing here is Meta's.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from ipaddress import ip_address
 from itertools import islice
@@ -40,7 +40,9 @@ def handle(
             graph.reset()
             return _json(200, {"status": "forgotten"})
         case "POST", "faults":
-            return _arm(faults, body)
+            return _arm(faults.add, body)
+        case "PUT", "faults":
+            return _arm(faults.replace, body)
         case "DELETE", "faults":
             faults.clear()
             return _json(200, {"status": "disarmed"})
@@ -62,12 +64,12 @@ def stats(graph: Graph, faults: Faults) -> dict[str, object]:
     }
 
 
-def _arm(faults: Faults, body: bytes) -> Answer:
+def _arm(arm: Callable[..., None], body: bytes) -> Answer:
     """Arm one fault or a list of them; all or none."""
     try:
         posted = json.loads(body)
         wanted = posted if isinstance(posted, list) else [posted]
-        faults.add(*[Fault.from_json(members) for members in wanted])
+        arm(*[Fault.from_json(members) for members in wanted])
     except (AttributeError, TypeError, ValueError) as error:
         return _json(400, {"error": f"No fault was armed. {error}"})
     return _json(201, {"status": "armed", "faults": len(wanted)})

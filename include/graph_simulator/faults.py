@@ -254,6 +254,11 @@ def _meets(fault: Fault, event_ids: Collection[str]) -> bool:
     return not fault.event_ids or not fault.event_ids.isdisjoint(event_ids)
 
 
+def _armed(fault: Fault) -> _Armed:
+    # A replayable schedule, not a secret.
+    return _Armed(fault, fault.count, Random(fault.seed))  # noqa: S311
+
+
 class Faults:
     """The faults that are armed. Every method may be called from any thread."""
 
@@ -264,16 +269,16 @@ class Faults:
     def add(self, *faults: Fault) -> None:
         """Arm faults; where several are due on one request, the first one strikes."""
         with self._lock:
-            self._armed += [
-                # Replayable schedules, not secrets.
-                _Armed(fault, fault.count, Random(fault.seed))  # noqa: S311
-                for fault in faults
-            ]
+            self._armed += map(_armed, faults)
+
+    def replace(self, *faults: Fault) -> None:
+        """Arm these faults alone; no request comes in between."""
+        with self._lock:
+            self._armed = [_armed(fault) for fault in faults]
 
     def clear(self) -> None:
         """Disarm all."""
-        with self._lock:
-            self._armed.clear()
+        self.replace()
 
     def struck(self) -> Counter[str]:
         """Return how often each kind has struck since the last `clear`."""

@@ -156,7 +156,7 @@ class _Flight:
         self._report = report
         self._room = threading.Semaphore(2 * in_flight)
         # Beside those that wait for an answer, some settle one.
-        self._pool = ThreadPoolExecutor(in_flight + (in_flight + 1) // 2, "capi-send")
+        self._pool = ThreadPoolExecutor(in_flight + in_flight // 2, "capi-send")
         self._flying: set[Future[None]] = set()
 
     def __enter__(self) -> Self:

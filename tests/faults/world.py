@@ -348,9 +348,10 @@ class World:
 
     def disarm(self, orders: Sequence[Order]) -> None:
         """Let nothing go wrong any more, but that Meta refuses what is bad."""
-        self.ask_meta("DELETE", "faults")
-        if bad := [order.event_id for order in orders if order.fate == "bad"]:
-            self.arm({"kind": "refuse_if", "event_ids": bad, "count": None})
+        bad = [order.event_id for order in orders if order.fate == "bad"]
+        refused = {"kind": "refuse_if", "event_ids": bad, "count": None}
+        # At once: the request of a worker that was killed may still be on its way.
+        self.ask_meta("PUT", "faults", [refused] if bad else [])
 
     def environ(self, dataset: str, *, meta_port: int | None = None) -> dict[str, str]:
         """Return what a worker finds in its environment."""

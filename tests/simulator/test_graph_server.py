@@ -219,6 +219,9 @@ class TestOperator:
             "refuse_if": 1,
             "status": 1,
         }
+        assert self.ask(sim, "PUT", "faults", {"kind": "status"}).status == 201
+        assert self.ask(sim, "GET", "stats").json["faults"] == {"status": 0}
+        assert send(sim, *purchases(1)).status == 500
         assert self.ask(sim, "DELETE", "faults").status == 200
         assert send(sim, *purchases(1)).status == 200
 
