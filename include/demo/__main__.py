@@ -142,6 +142,7 @@ def up(folder: Path, options: argparse.Namespace) -> None:
     print("\n" + "\n".join(lines))
     user, password = airflow.login
     print(f"\nAirflow   {airflow.url}   user {user}   password {password}")
+    print(f"Page      {airflow.url}/plugin/conversions")
     print(f"Data Docs {folder / 'data_docs' / 'index.html'}")
     print(
         f"Done in {time.monotonic() - started:.0f} s. `make demo` again sends nothing "
