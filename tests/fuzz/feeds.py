@@ -65,6 +65,7 @@ def document(chance: Random) -> dict[str, Any]:
         "schedule": "5 * * * *",
         "start_date": "2026-01-01",
         "lookback": maybe(3),
+        "catch_up": maybe(False),
         "connections": maybe({"warehouse": "w", "ledger": "l", "meta": "m"}),
         "source": {
             "table": "shop.rows" if table else None,
