@@ -48,7 +48,7 @@ test-fast: setup  ## Test without the tests that drive real processes
 	$(VENV)/python -m pytest -m "not slow"
 
 machine: setup  ## Walk a million steps of the protocol's state machine (MACHINE="--seed 7" for one)
-	$(VENV)/python -m tests.ledger.machine_run --steps 1000000 --seeds 64 --shards 2 --folder .test/machine $(MACHINE)
+	$(VENV)/python -m tests.ledger.machine_run --steps 1400000 --seeds 64 --shards 2 --folder .test/machine $(MACHINE)
 
 fuzz: setup  ## Build a million hostile rows, and read hostile feeds (FUZZ="--seed 7" repeats)
 	$(VENV)/python -m tests.fuzz --rows 1000000 --shards 2 --folder .test/fuzz $(FUZZ)
