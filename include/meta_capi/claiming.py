@@ -70,10 +70,7 @@ class Claim:
         aside = self._set_aside()
         claimed = Claimed(standing=Counter(aside.values()))
         if limit is None and self._take_new() == len(built) - len(aside):
-            claimed.standing.update(
-                (built.states[row].value, built.reasons[row])
-                for row in _but(built.held, aside)
-            )
+            claimed.standing.update(_held(built, _but(built.held, aside)))
             taken = set(_but(rows, aside)) if aside else None
             claimed.batches = _batches(built, cuts, taken)
             self._open(claimed.batches, {})
@@ -106,10 +103,9 @@ class Claim:
         """Compare what is not new with what the ledger says of it, and take what it may."""
         cursor = self._cursor
         cursor.execute(_SQL["describe_incoming"])
-        new: set[int] = set()
-        if cuts:
-            cursor.execute(_SQL["leave_new"], self._values())
-            new.update(row["ordinal"] for row in cursor.fetchall())
+        left = {row["ordinal"] for row in cursor.execute(_SQL["left"]).fetchall()}
+        new = set(range(len(built))) - left - set(aside)
+        claimed.standing.update(_held(built, new.intersection(built.held)))
         cursor.execute(_SQL["find_taken"], self._values())
         if taken := [row["ordinal"] for row in cursor.fetchall()]:
             _free_taken(cursor, built, taken)
@@ -221,6 +217,10 @@ def next_numbers(cursor: Cursor, count: int) -> list[int]:
 
 def _but(rows: Sequence[int], others: Collection[int]) -> Sequence[int]:
     return [row for row in rows if row not in others] if others else rows
+
+
+def _held(built: Built, rows: Collection[int]) -> list[tuple[str, str | None]]:
+    return [(built.states[row].value, built.reasons[row]) for row in rows]
 
 
 def _numbers(cuts: Sequence[_Cut], rows: int) -> list[int | None]:

@@ -399,7 +399,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "sent again without a limit",
-        6,
+        10,
         "is sent again and again",
         (
             _function(

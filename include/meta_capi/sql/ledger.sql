@@ -238,32 +238,34 @@ where d.state in ('quarantined', 'withheld', 'expired', 'refused')
 -- name: take_new
 -- a b h i j: what the ledger has never seen, neither the key nor the event: put on this
 -- worker's desk if it was cut into a batch, held if not. In the keys' order, in which every
--- worker takes its locks.
-insert into capi.deliveries (
-    dataset_id, feed, source_key, event_name, event_id, state, reason, event_time,
-    cursor_at, batch_id, run_no, match_keys, digest, value, currency, not_before
+-- worker takes its locks. What the ledger knows is left in `incoming`.
+with taken as (
+    insert into capi.deliveries (
+        dataset_id, feed, source_key, event_name, event_id, state, reason, event_time,
+        cursor_at, batch_id, run_no, match_keys, digest, value, currency, not_before
+    )
+    select
+        %(dataset_id)s, %(feed)s, i.source_key, i.event_name, i.event_id,
+        case when i.batch_id is null then i.state else 'claimed' end, i.reason,
+        i.event_time, i.cursor_at, i.batch_id, %(run_no)s, i.match_keys, i.digest,
+        i.value, i.currency,
+        case when i.batch_id is null and i.state = 'pending' then coalesce(
+            i.not_before,
+            case when i.reason = 'throttled' then capi.wait_of(%(worker_id)s) end,
+            'epoch'
+        ) end
+    from incoming as i
+    order by i.source_key
+    on conflict do nothing
+    returning source_key
 )
-select
-    %(dataset_id)s, %(feed)s, i.source_key, i.event_name, i.event_id,
-    case when i.batch_id is null then i.state else 'claimed' end, i.reason, i.event_time,
-    i.cursor_at, i.batch_id, %(run_no)s, i.match_keys, i.digest, i.value, i.currency,
-    case when i.batch_id is null and i.state = 'pending' then coalesce(
-        i.not_before, case when i.reason = 'throttled' then capi.wait_of(%(worker_id)s) end,
-        'epoch'
-    ) end
-from incoming as i
-order by i.source_key
-on conflict do nothing;
-
--- name: leave_new
--- What was just put on the desk has nothing to be compared with.
 delete from incoming as i
-using capi.deliveries as d
-where d.dataset_id = %(dataset_id)s
-    and d.feed = %(feed)s
-    and d.source_key = i.source_key
-    and d.batch_id = i.batch_id
-returning i.ordinal;
+using taken as t
+where i.source_key = t.source_key;
+
+-- name: left
+-- The rows that the ledger knows.
+select ordinal from incoming;
 
 -- name: compare
 -- Which of the rows just read must stay as the ledger has them, and how they stand.
