@@ -14,7 +14,7 @@ from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
 from meta_capi import match_keys
-from meta_capi.answers import Expiring
+from meta_capi.answers import Expiring, Gate
 from meta_capi.ledger import Ledger
 from meta_capi.lifecycle import State
 from meta_capi.sql import queries
@@ -206,16 +206,9 @@ class Traffic:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GateLine:
-    """One gate in a list."""
+class GateLine(Gate):
+    """A gate in a list, with its run."""
 
-    validation_id: int
-    suite: str
-    rows: int | None
-    quarantined: int | None
-    passed: bool | None
-    seconds: float | None
-    validated_at: datetime
     run_no: int
     run_id: str
 

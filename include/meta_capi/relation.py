@@ -75,7 +75,7 @@ def kind_of(type_: TypeEngine[Any]) -> Kind:
         return Kind.MOMENT if type_.timezone else Kind.LOCAL
     try:
         python_type = type_.python_type
-    except NotImplementedError:
+    except NotImplementedError:  # SQLAlchemy's word for a type Python has none for
         return Kind.OTHER
     return _BY_PYTHON_TYPE.get(python_type, Kind.OTHER)
 

@@ -150,7 +150,8 @@ class TestThePackages:
         for name, entry in entries:
             assert re.search(r"==[\w.!+-]+( ;.*)?( \\)?$", entry.splitlines()[0]), name
             assert "--hash=sha256:" in entry, name
-        assert "--index-url" not in text
+        # No place is named to take a package from: neither a registry nor a file's own.
+        assert "://" not in text
         assert " @ " not in text
 
     def test_airflow_is_new_enough(self) -> None:
