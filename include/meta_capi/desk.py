@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import psycopg
 
@@ -57,23 +57,39 @@ class Desk:
         self._validation_id = validation_id
         self._lease_seconds = lease_seconds
         self._cover_seconds = cover_seconds
-        rows = ledger.run(
-            "arrive", run_no=run.run_no, feed=run.feed, dataset_id=run.dataset_id, host=host,
-            pid=pid, lease_seconds=lease_seconds, schema=migrations()[-1].version,
-        )  # fmt: skip
-        if not rows:
-            raise LedgerError(
-                "The ledger's schema is not the one of this program, which is older or "
-                "newer; nothing was sent. Bring both to one version: see "
-                "docs/deploy.md#upgrading."
-            )
-        self.worker_id: int = rows[0]["worker_id"]
-        self.arrived_at: datetime = rows[0]["now"]
+        self._host, self._pid = host, pid
+        self._sits = False
+        given = ledger.run("number_worker")[0]
+        self.worker_id: int = given["worker_id"]
+        self.given_at: datetime = given["now"]
 
     @property
     def resends(self) -> bool:
         """Whether the feed's policy sends again what is in doubt."""
         return self._policy.resend
+
+    def arrive(self) -> Self:
+        """Sit down, if it does not sit yet. Whoever calls this calls `leave`, too."""
+        if self._sits:
+            return self
+        values = {
+            "worker_id": self.worker_id, "run_no": self._run.run_no, "feed": self._run.feed,
+            "dataset_id": self._run.dataset_id, "host": self._host, "pid": self._pid,
+            "lease_seconds": self._lease_seconds, "schema": migrations()[-1].version,
+        }  # fmt: skip
+
+        def step(cursor: psycopg.Cursor[dict[str, Any]]) -> bool:
+            cursor.execute(_SQL["meet"], values)
+            return bool(cursor.execute(_SQL["arrive"], values).fetchone())
+
+        self._sits = self._ledger.attempt(step)
+        if not self._sits:
+            raise LedgerError(
+                "The ledger's schema is not the one of this program, which is older or "
+                "newer; nothing was sent. Bring both to one version: see "
+                "docs/deploy.md#upgrading."
+            )
+        return self
 
     def renew(self) -> None:
         """Make the lease last longer; LeaseLostError if it is already over.
@@ -255,9 +271,13 @@ class Desk:
         return moved
 
     def leave(self) -> Counter[str]:
-        """Get up: what was not sent goes back, what may have been sent is in doubt."""
+        """Get up: what was not sent goes back, what may have been sent is in doubt.
+
+        Does nothing where nobody sits, so it can be called again after an interruption.
+        """
 
         def step(cursor: psycopg.Cursor[dict[str, Any]]) -> Counter[str]:
+            cursor.execute(_SQL["meet"], {"worker_id": self.worker_id})
             cursor.execute(_SQL["leave"], {"worker_id": self.worker_id})
             cursor.execute(_SQL["clear_desks"], {"worker_ids": [self.worker_id]})
             return Counter(cursor.fetchone() or {})

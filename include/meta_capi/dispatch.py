@@ -90,32 +90,39 @@ def deliver(
     splitter = Splitter(sender, desk, tally, limits.requests_per_split, probe)
     flight = _Flight(sender, splitter, tally, limits.requests_in_flight, report)
     try:
-        with _lease_kept(desk, sender, lease_seconds / 6), flight:
-            room = limit
-            for columns in slices:
-                built = builder.build(columns, int(now()))
-                if isinstance(sender.failure, LeaseLostError):
-                    break  # nothing this worker writes is its to write
-                if sender.halted:
-                    _hold_back(built, sender.halted)
-                claimed = desk.claim(
-                    built,
-                    most_events=limits.events_per_request,
-                    most_bytes=limits.bytes_per_request,
-                    limit=room,
-                )
-                if room is not None:
-                    room -= sum(map(len, claimed.batches))
-                probe("after_claim")
-                _note(tally, built, claimed)
-                for batch in claimed.batches:
-                    flight.send(batch)
-                report(tally)
-    finally:
-        left = desk.leave()
-        tally.settle(State.PENDING, left["pending"], "worker.released")
-        tally.settle(State.IN_DOUBT, left["in_doubt"], "worker.lost")
-        report(tally)
+        desk.arrive()
+        try:
+            with _lease_kept(desk, sender, lease_seconds / 6), flight:
+                room = limit
+                for columns in slices:
+                    built = builder.build(columns, int(now()))
+                    if isinstance(sender.failure, LeaseLostError):
+                        break  # nothing this worker writes is its to write
+                    if sender.halted:
+                        _hold_back(built, sender.halted)
+                    claimed = desk.claim(
+                        built,
+                        most_events=limits.events_per_request,
+                        most_bytes=limits.bytes_per_request,
+                        limit=room,
+                    )
+                    if room is not None:
+                        room -= sum(map(len, claimed.batches))
+                    probe("after_claim")
+                    _note(tally, built, claimed)
+                    for batch in claimed.batches:
+                        flight.send(batch)
+                    report(tally)
+        finally:
+            left = desk.leave()
+            tally.settle(State.PENDING, left["pending"], "worker.released")
+            tally.settle(State.IN_DOUBT, left["in_doubt"], "worker.lost")
+            report(tally)
+    except Exception:
+        raise
+    except BaseException:
+        desk.leave()  # the signal may have struck the arrival, or the leaving itself
+        raise
     if sender.failure:
         raise sender.failure
     return tally

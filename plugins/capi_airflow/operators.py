@@ -273,7 +273,6 @@ class DeliverOperator(FeedOperator):
             builder=stage.builder(now),
             post=stage.hook.post,
             envelope=stage.envelope,
-            # Last of what may fail: a worker that sits down must get up again.
             desk=stage.desk(_run_of(stage), number),
             limits=stage.feed.limits,
             now=time.time,

@@ -263,7 +263,7 @@ class Stage:
         mark.remember(self.ledger, self.feed.connections.ledger)
 
     def desk(self, run: Run, validation_id: int | None) -> Desk:
-        """Sit down at the ledger, whose clock must agree with this machine's."""
+        """Return a place at the ledger, whose clock must agree with this machine's."""
         if run.dataset_id != self.hook.destination().dataset_id:
             raise ConfigurationError(
                 f"The run was planned for dataset {run.dataset_id}, and the connection now "
@@ -274,9 +274,8 @@ class Stage:
             self.ledger, run, policy=self.policy, host=socket.gethostname()[:64],
             pid=os.getpid(), validation_id=validation_id,
         )  # fmt: skip
-        skew = abs(desk.arrived_at - datetime.now(UTC))
+        skew = abs(desk.given_at - datetime.now(UTC))
         if skew > _SKEW_LIMIT:
-            desk.leave()
             raise ConfigurationError(
                 f"This machine's clock and the ledger's differ by {int(skew.total_seconds())} "
                 "seconds; nothing was sent. Set the clocks."

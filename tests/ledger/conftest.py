@@ -98,7 +98,7 @@ class Bench:
         return Desk(
             self.ledger, run or self.run(), policy=self.policy, host="test", pid=os.getpid(),
             **changes,
-        )  # fmt: skip
+        ).arrive()  # fmt: skip
 
     def builder(self) -> Builder:
         """Return a fresh builder."""

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import signal
+from collections import Counter
 from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import ClassVar, Self, TypeVar
 
 import pytest
 from tests.ledger.conftest import Bench
 
 from graph_simulator import Fault, FaultKind
+from meta_capi.desk import Desk
 
 pytestmark = pytest.mark.matrix("P5", "P6")
+T = TypeVar("T")
 
 
 class TimeIsUp(BaseException):
@@ -49,3 +53,45 @@ def test_a_signal_leaves_no_doubt_and_nothing_claimed(
     assert bench.states() == {"accepted": 1, **waiting}
     outcomes = bench.sql("select distinct outcome::text from capi.attempts")
     assert outcomes == [("accepted",)]
+
+
+class Struck(Desk):
+    """A desk whose worker is told to end in the middle of a step, once."""
+
+    step: ClassVar[str]
+    after: ClassVar[bool]
+    told = 0
+
+    def arrive(self) -> Self:
+        """Sit down."""
+        return self._struck("arrive", super().arrive)
+
+    def leave(self) -> Counter[str]:
+        """Get up."""
+        return self._struck("leave", super().leave)
+
+    def _struck(self, name: str, make: Callable[[], T]) -> T:
+        strikes = name == self.step and not self.told
+        self.told += strikes
+        if strikes and not self.after:
+            raise SystemExit(143)
+        made = make()
+        if strikes:
+            raise SystemExit(143)
+        return made
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("step", ["arrive", "leave"])
+def test_a_worker_told_to_end_in_the_middle_of_a_step_leaves_its_desk(
+    bench: Bench, step: str, after: bool
+) -> None:
+    kind = type("StruckHere", (Struck,), {"step": step, "after": after})
+    desk = kind(bench.ledger, bench.run(), policy=bench.policy, host="test", pid=1)
+
+    with pytest.raises(SystemExit):
+        bench.deliver(bench.rows(*range(5)), desk=desk)
+
+    at_desks = "select count(*) from capi.workers where ended_at is null"
+    assert (desk.told, bench.sql(at_desks)) == (1, [(0,)])
+    assert bench.states() == ({"accepted": 5} if step == "leave" else {})

@@ -182,7 +182,7 @@ class TestAStepBesideARescue:
     def desk(self, bench: Bench, hesitant: Hesitant) -> Desk:
         return Desk(
             hesitant, bench.run(), policy=bench.policy, host="test", pid=os.getpid()
-        )
+        ).arrive()
 
     def during(
         self, hesitant: Hesitant, step: Callable[[], Any], meanwhile: Callable[[], Any]
@@ -212,6 +212,19 @@ class TestAStepBesideARescue:
         bench.ledger.rescue()
 
         assert bench.states() == {"pending": 2}
+
+    def test_a_worker_told_to_end_while_it_arrives_sits_at_no_desk(
+        self, bench: Bench, hesitant: Hesitant
+    ) -> None:
+        """Its line was cut, and the COMMIT of its arrival is still at work."""
+        desk = Desk(
+            hesitant, bench.run(), policy=bench.policy, host="test", pid=os.getpid()
+        )
+
+        ends = self.during(hesitant, desk.arrive, desk.leave)
+
+        assert ends == [None, None]
+        assert bench.sql("select ended_how from capi.workers") == [("finished",)]
 
     def test_a_request_begun_while_its_worker_leaves_is_in_doubt_or_not_begun(
         self, bench: Bench, hesitant: Hesitant

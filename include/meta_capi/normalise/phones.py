@@ -156,7 +156,7 @@ def _digits(text: str) -> tuple[bool, str]:
 _SPACING: Final = str.maketrans({"_": "?", " ": None, "-": None, "/": None})
 _BRACKETS: Final = str.maketrans("", "", "()")
 _GROUP: Final = re.compile(r"\((?!\?)")
-_DIALLED: Final = re.compile(r"(?:\+|00)([1-9][0-9]{2})")
+_DIALLED: Final = re.compile(r"(?:\+|00)([1-9][0-9]{0,2})")
 
 
 def compacted(text: str) -> str:

@@ -121,15 +121,27 @@ insert into capi.validation_results (
 )
 on conflict (validation_id, position) do nothing;
 
+-- name: number_worker
+-- A worker's number, before it sits down: one that is interrupted while it does can leave.
+select
+    nextval(pg_get_serial_sequence('capi.workers', 'worker_id')) as worker_id,
+    capi.clock() as now;
+
 -- name: arrive
 -- A worker sits down: its number fences whatever it writes. Refused (no row) if the schema
 -- is another program's.
-insert into capi.workers (run_no, feed, dataset_id, host, pid, lease_until)
+insert into capi.workers (worker_id, run_no, feed, dataset_id, host, pid, lease_until)
+overriding system value
 select
-    %(run_no)s, %(feed)s, %(dataset_id)s, %(host)s, %(pid)s,
+    %(worker_id)s, %(run_no)s, %(feed)s, %(dataset_id)s, %(host)s, %(pid)s,
     capi.clock() + make_interval(secs => %(lease_seconds)s)
 where (select max(version) from capi.migrations) = %(schema)s
-returning worker_id, capi.clock() as now;
+returning worker_id;
+
+-- name: meet
+-- One worker's arrival and its leave do not overlap: a signal cuts the line of an arrival
+-- whose COMMIT may still be at work.
+select pg_advisory_xact_lock(hashtext('capi.workers'), hashint8(%(worker_id)s));
 
 -- name: renew
 -- The lease goes on, unless it is already over: an ended lease never comes back.

@@ -14,7 +14,6 @@ from airflow.models.dag import DagModel
 from fastapi import Depends, Request
 
 from capi_airflow.page.house import House
-from meta_capi.errors import CapiError
 
 __all__ = ["ForbiddenError", "Reader", "ReaderDep", "SignedInDep"]
 
@@ -22,7 +21,7 @@ SignedInDep = GetUserDep
 REPLAY_DAG = "replay_deliveries"
 
 
-class ForbiddenError(CapiError):
+class ForbiddenError(Exception):
     """Airflow knows who asks, and that they may not read this feed's DAG."""
 
 
