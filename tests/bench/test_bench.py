@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sys
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -80,10 +81,13 @@ def test_all_parties_send_the_same_rows_and_their_cpu_time_is_told(
     parties = part["same_rows"]
     assert {"ours", "sdk, 16 threads", "drt, set for speed"} <= set(parties)
     assert set(part["server_that_counts"]) == set(parties)
+    spent = Counter[str]()
     for (run,) in [*parties.values(), *part["server_that_counts"].values()]:
         assert run["accepted"] == run["rows"] == ROWS
         assert set(run["cpu_seconds"]) == {"client", "postgres", "server"}
-        assert run["cpu_seconds"]["client"] > 0
+        spent.update(run["cpu_seconds"])
+    # A party alone may need less than the kernel's tick, of 10 ms.
+    assert min(spent["client"], spent["postgres"]) > 0
     (ours,) = part["ours"][short(ROWS)]
     # The sample's dirt is held back, and the gate had its turn.
     assert 0 < ours["accepted"] < ROWS

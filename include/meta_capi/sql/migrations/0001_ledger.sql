@@ -240,7 +240,9 @@ create table capi.deliveries (
 create index deliveries_waiting on capi.deliveries (feed, dataset_id, not_before)
 where not_before is not null;
 create index deliveries_by_batch on capi.deliveries (batch_id);
-create index deliveries_by_cursor on capi.deliveries (feed, cursor_at);
+-- Not by feed first: where the planner has no statistics of a feed it believes that few
+-- deliveries are of it, and would walk along all of them in place of looking up keys.
+create index deliveries_by_cursor on capi.deliveries (cursor_at, feed);
 
 create function capi.refuse_edge() returns trigger language plpgsql as $$
 begin
