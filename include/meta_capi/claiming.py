@@ -133,8 +133,8 @@ class Claim:
         """Return the rows that stay as the ledger has them, and how they stand."""
         rows = self._cursor.execute(_SQL["compare"], self._values()).fetchall()
         kept = {row["ordinal"]: (row["state"], row["reason"]) for row in rows}
-        if kept:
-            self._cursor.execute(_SQL["touch"], self._values(ordinals=list(kept)))
+        if news := [row["ordinal"] for row in rows if row["has_news"]]:
+            self._cursor.execute(_SQL["touch"], self._values(ordinals=news))
         return kept
 
     def _take(self, built: Built, cuts: Sequence[_Cut]) -> dict[str, datetime | None]:

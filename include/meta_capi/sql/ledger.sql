@@ -185,12 +185,13 @@ with aside as (
                 and r.day = (i.cursor_at at time zone 'UTC')::date
                 and r.cause = 'retention'
         )
-        and not exists (
-            select from capi.deliveries as d
+        and (
+            select true from capi.deliveries as d
             where d.dataset_id = %(dataset_id)s
                 and d.feed = %(feed)s
                 and d.source_key = i.source_key
-        ) as bygone
+            limit 1
+        ) is null as bygone
     from incoming as i
     cross join capi.installation as house
 )
@@ -280,7 +281,9 @@ where i.source_key = t.source_key;
 select ordinal from incoming;
 
 -- name: compare
--- Which of the rows just read must stay as the ledger has them, and how they stand.
+-- Which of the rows just read must stay as the ledger has them, how they stand, and whether
+-- anything of them is to be written down. One lookup a row, whatever the planner knows: of a
+-- feed without statistics it expects one delivery, and would pair each with every row.
 select
     i.ordinal,
     d.state::text as state,
@@ -289,12 +292,16 @@ select
             and d.reason <> 'doubt.given_up'
         then 'doubt.row_changed'
         else d.reason
-    end as reason
+    end as reason,
+    capi.has_news(d, i.cursor_at, i.digest) as has_news
 from incoming as i
-join capi.deliveries as d
-    on d.dataset_id = %(dataset_id)s
-    and d.feed = %(feed)s
-    and d.source_key = i.source_key
+cross join lateral (
+    select * from capi.deliveries as known
+    where known.dataset_id = %(dataset_id)s
+        and known.feed = %(feed)s
+        and known.source_key = i.source_key
+    limit 1
+) as d
 where case
     when i.state = 'pending' and i.reason is null then not capi.may_claim(
         d, i.digest, %(validation_id)s, %(resend)s,
@@ -308,10 +315,13 @@ end;
 -- Rows whose event_id already belongs to another conversion of this dataset.
 select i.ordinal
 from incoming as i
-join capi.deliveries as d
-    on d.dataset_id = %(dataset_id)s
-    and d.event_name = i.event_name
-    and d.event_id = i.event_id
+cross join lateral (
+    select feed, source_key from capi.deliveries as known
+    where known.dataset_id = %(dataset_id)s
+        and known.event_name = i.event_name
+        and known.event_id = i.event_id
+    limit 1
+) as d
 where (d.feed, d.source_key) <> (%(feed)s, i.source_key);
 
 -- name: keep_back
@@ -331,28 +341,29 @@ where i.ordinal = freed.ordinal;
 -- name: touch
 -- Rows read again that stay as they are: the interval they stand in, and whether they
 -- were changed since they went out.
-update capi.deliveries as d
-set cursor_at = i.cursor_at,
+insert into capi.deliveries as d (
+    dataset_id, feed, source_key, event_name, event_id, state, reason, event_time,
+    cursor_at, run_no, match_keys, digest, value, currency, not_before
+)
+select
+    %(dataset_id)s, %(feed)s, i.source_key, i.event_name, i.event_id, i.state, i.reason,
+    i.event_time, i.cursor_at, %(run_no)s, i.match_keys, i.digest, i.value, i.currency,
+    case when i.state = 'pending' then 'epoch'::timestamptz end
+from unnest(%(ordinals)s::integer[]) as kept (ordinal)
+join incoming as i using (ordinal)
+order by i.source_key
+on conflict (dataset_id, feed, source_key) do update set
+    cursor_at = excluded.cursor_at,
     changed_after_send = d.changed_after_send
-        or (d.state = 'accepted' and i.digest is not null and d.digest <> i.digest),
+        or (d.state = 'accepted' and excluded.digest is not null
+            and d.digest <> excluded.digest),
     reason = case
-        when d.state = 'in_doubt' and d.digest is distinct from i.digest
+        when d.state = 'in_doubt' and d.digest is distinct from excluded.digest
             and d.reason <> 'doubt.given_up'
         then 'doubt.row_changed'
         else d.reason
     end
-from unnest(%(ordinals)s::integer[]) as kept (ordinal)
-join incoming as i using (ordinal)
-where d.dataset_id = %(dataset_id)s
-    and d.feed = %(feed)s
-    and d.source_key = i.source_key
-    and (
-        d.cursor_at <> i.cursor_at
-        or (d.state = 'accepted' and i.digest is not null and d.digest <> i.digest
-            and not d.changed_after_send)
-        or (d.state = 'in_doubt' and d.digest is distinct from i.digest
-            and d.reason not in ('doubt.row_changed', 'doubt.given_up'))
-    );
+where capi.has_news(d, excluded.cursor_at, excluded.digest);
 
 -- name: hold
 -- a h i j: rows that are not to be sent now, with the reason. Rows on their way, at Meta,
@@ -399,10 +410,13 @@ where d.state in ('pending', 'quarantined', 'withheld', 'expired')
 select d.state::text as state, d.reason, count(*) as rows
 from unnest(%(ordinals)s::integer[]) as apart (ordinal)
 join incoming as i using (ordinal)
-join capi.deliveries as d
-    on d.dataset_id = %(dataset_id)s
-    and d.feed = %(feed)s
-    and d.source_key = i.source_key
+cross join lateral (
+    select known.state, known.reason from capi.deliveries as known
+    where known.dataset_id = %(dataset_id)s
+        and known.feed = %(feed)s
+        and known.source_key = i.source_key
+    limit 1
+) as d
 group by d.state, d.reason;
 
 -- name: quarantine_by_gate

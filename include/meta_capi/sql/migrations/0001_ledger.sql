@@ -331,6 +331,18 @@ create function capi.may_claim(
     end
 $$;
 
+-- Whether a row that was read again, and stays as the ledger has it, says anything new: its
+-- interval, or that it was changed since it went out. Asked twice, as `may_claim` is.
+create function capi.has_news(
+    delivery capi.deliveries, cursor_at timestamptz, digest bytea
+) returns boolean language sql immutable as $$
+    select delivery.cursor_at <> cursor_at
+        or (delivery.state = 'accepted' and delivery.digest <> digest
+            and not delivery.changed_after_send)
+        or (delivery.state = 'in_doubt' and delivery.digest is distinct from digest
+            and delivery.reason not in ('doubt.row_changed', 'doubt.given_up'))
+$$;
+
 -- Until when Meta asked this worker to wait.
 create function capi.wait_of(worker bigint) returns timestamptz language sql stable as $$
     select coalesce(max(a.finished_at + make_interval(secs => a.wait_seconds)), 'epoch')
