@@ -10,6 +10,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -37,11 +38,13 @@ def main() -> int:
     done = {each["seed"] for each in _results(folder)}
     wanted = range(given.seeds) if given.seed is None else [given.seed]
     left = [each for each in wanted if each not in done or given.seed is not None]
+    _end_in_order()
     context = multiprocessing.get_context("spawn")
     shards = [
         context.Process(
             target=_run_shard,
             args=(number, left[number :: given.shards], given.steps // given.seeds, folder),
+            daemon=True,
         )
         for number in range(given.shards)
     ]  # fmt: skip
@@ -67,7 +70,13 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def _end_in_order() -> None:
+    """Let SIGTERM end the shards, and each shard its PostgreSQL."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+
+
 def _run_shard(number: int, seeds: list[int], steps: int, folder: Path) -> None:
+    _end_in_order()
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     if cores:
         # The two take turns: on one core the other's answer is there at once.
