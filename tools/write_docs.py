@@ -16,48 +16,48 @@ from tools.fault_matrix import fault_matrix
 from tools.fault_runs import fault_runs
 from tools.feed_reference import feeds
 
-from meta_capi.catalogue import REASONS, Effect
+from meta_capi.catalogue import CATALOGUE, EFFECTS, section_title
 from meta_capi.feed import json_schema
 from meta_capi.lifecycle import EDGES, MOVES, State, diagram
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 
-_EFFECTS: Final = {
-    Effect.ACCEPTED: "Meta has it; by an answer of Meta's there is no reason to give.",
-    Effect.WITHHELD: "We decided not to send the conversion.",
-    Effect.QUARANTINED: "The conversion is held for a person.",
-    Effect.EXPIRED: "Meta would no longer take it.",
-    Effect.REFUSED: "Meta refused this very event.",
-    Effect.IN_DOUBT: "It may have gone out, and nobody knows.",
-    Effect.PENDING: "It is owed, and waits.",
-    Effect.KEY_DROPPED: "The event goes out without this match key or field.",
-}
-
 
 def reasons() -> str:
-    """Return the catalogue of reasons, a table for each effect."""
+    """Return the catalogue, a table for each effect; each entry has its code's anchor."""
     return "\n".join(_reasons()) + "\n"
 
 
 def _reasons() -> Iterator[str]:
-    yield "# Reasons"
+    yield "# Reasons, Meta's codes and faults"
     yield ""
-    yield "Generated from `include/meta_capi/catalogue.py` by `make docs`."
-    yield "A code is stable: it stands in the ledger, in logs and on the page."
-    for effect, meaning in _EFFECTS.items():
-        yield from ("", f"## {effect.value.replace('_', ' ').capitalize()}", "")
-        yield from (
-            meaning,
-            "",
-            "| code | meaning | what to do |",
-            "| --- | --- | --- |",
-        )
-        for each in REASONS.values():
+    yield "Generated from `include/meta_capi/catalogue/` by `make docs`."
+    yield (
+        "A code is stable: it stands in the ledger, in logs and on the page, and it is its "
+        "entry's anchor. The page *Reasons* of the Conversions page shows the same, and "
+        "`meta-capi reasons CODE` tells one."
+    )
+    yield (
+        "Meta's codes begin with `meta`: the code, then the subcode. A subcode that is not "
+        "here has the entry of its code."
+    )
+    sections = [(effect, section_title(effect)) for effect in EFFECTS]
+    yield ""
+    yield " · ".join(f"[{title}](#{_slug(title)})" for _, title in sections)
+    for effect, title in sections:
+        yield from ("", f"## {title}", "", EFFECTS[effect], "")
+        yield from ("| code | meaning | what to do |", "| --- | --- | --- |")
+        for each in CATALOGUE.values():
             if each.effect is effect:
-                cells = (f"`{each.code}`", each.meaning, each.action)
+                code = f'<a id="{each.code}"></a>`{each.code}`'
+                cells = (code, each.meaning, each.action)
                 yield (
                     "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
                 )
+
+
+def _slug(title: str) -> str:
+    return title.lower().replace(" ", "-")
 
 
 def feed_schema() -> str:

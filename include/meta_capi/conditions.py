@@ -38,11 +38,13 @@ class Interval:
     def __post_init__(self) -> None:
         if self.start.tzinfo is None or self.end.tzinfo is None:
             raise ConfigurationError(
-                "An interval's times carry no zone; write them with one, as +00:00."
+                "An interval's times carry no zone; write them with one, as +00:00.",
+                code="fault.interval",
             )
         if self.start >= self.end:
             raise ConfigurationError(
-                "The interval ends before it begins; swap its two times."
+                "The interval ends before it begins; swap its two times.",
+                code="fault.interval",
             )
 
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from meta_capi.catalogue import reason
+from meta_capi.catalogue import anchor, reason
 from meta_capi.gate import Status
 from meta_capi.suites import Severity
 
@@ -123,8 +123,7 @@ def _outcome(entry: Mapping[str, Any]) -> dict[str, Any]:
         "unexpected": entry["unexpected"],
         "share": entry["share"],
         "reason": code,
-        # The way in which Markdown renderers make anchors of headings.
-        "anchor": code.replace(".", "") if code else "",
+        "anchor": anchor(code) if code else "",
         "meaning": known.meaning if known else "",
         "action": known.action if known else "",
         "weight": _weight(status, severity),

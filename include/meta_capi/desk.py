@@ -18,7 +18,7 @@ import psycopg
 from meta_capi import spec
 from meta_capi.built import Built
 from meta_capi.claiming import Claim, Claimed, next_numbers
-from meta_capi.errors import LeaseLostError, LedgerError
+from meta_capi.errors import LeaseLostError, LedgerError, SchemaError
 from meta_capi.ledger import Ledger, ResendPolicy, Run
 from meta_capi.lifecycle import State
 from meta_capi.payload import Batch, OwedEvent
@@ -84,7 +84,7 @@ class Desk:
 
         self._sits = self._ledger.attempt(step)
         if not self._sits:
-            raise LedgerError(
+            raise SchemaError(
                 "The ledger's schema is not the one of this program, which is older or "
                 "newer; nothing was sent. Bring both to one version: see "
                 "docs/deploy.md#upgrading."

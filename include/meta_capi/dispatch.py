@@ -28,7 +28,7 @@ from meta_capi.lifecycle import State
 from meta_capi.payload import Batch, Envelope
 from meta_capi.sending import Patience, Post, Sender, Wait
 from meta_capi.splitting import Splitter
-from meta_capi.tally import Tally
+from meta_capi.tally import WOULD_BE_SENT, Tally
 
 __all__ = ["Patience", "Post", "Tally", "deliver", "rehearse"]
 
@@ -36,7 +36,10 @@ _REPORT_SECONDS: Final = 5.0
 
 
 def rehearse(
-    slices: Iterable[Columns], builder: Builder, now: Callable[[], float]
+    slices: Iterable[Columns],
+    builder: Builder,
+    now: Callable[[], float],
+    report: Callable[[Tally], None] = lambda _: None,
 ) -> Tally:
     """Build everything and send nothing: a dry run has no way to post."""
     tally = Tally()
@@ -46,7 +49,8 @@ def rehearse(
         tally.flaws.update(built.flaws)
         tally.bytes_sent += sum(len(body) for body in built.bodies if body)
         for state, reason in zip(built.states, built.reasons, strict=True):
-            tally.settle("would be sent" if reason is None else state, 1, reason)
+            tally.settle(WOULD_BE_SENT if reason is None else state, 1, reason)
+        report(tally)
     return tally
 
 

@@ -24,7 +24,7 @@ from sqlalchemy import Engine, event
 from sqlalchemy.exc import SQLAlchemyError
 
 from meta_capi import schema
-from meta_capi.errors import LedgerError, signal_behind
+from meta_capi.errors import LedgerError, SchemaError, signal_behind
 from meta_capi.names import occurrence_key
 from meta_capi.sql import queries
 
@@ -205,7 +205,7 @@ class Ledger:
         """Return the key of payload fingerprints."""
         rows = self.run("installation")
         if not rows:
-            raise LedgerError("The ledger has no schema; run `meta-capi migrate`.")
+            raise SchemaError("The ledger has no schema; run `meta-capi migrate`.")
         return bytes(rows[0]["digest_key"])
 
     def clock(self) -> datetime:

@@ -61,12 +61,14 @@ class Envelope:
         if self.partner_agent and not _AGENT.fullmatch(self.partner_agent):
             raise ConfigurationError(
                 "The partner agent must have 2 to 22 characters, of letters, digits "
-                "and . _ -, at least two letters among them."
+                "and . _ -, at least two letters among them.",
+                code="fault.connection",
             )
         if self.test_event_code and not _TEST_CODE.fullmatch(self.test_event_code):
             raise ConfigurationError(
                 "The test event code has characters that Meta's codes do not have; "
-                "copy it from Events Manager, as TEST12345."
+                "copy it from Events Manager, as TEST12345.",
+                code="fault.form",
             )
 
     def wrap(self, events: Sequence[OwedEvent]) -> bytes:

@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 from psycopg import Cursor
 from psycopg.types.json import Jsonb
 
-from meta_capi.errors import ConfigurationError, LedgerError
+from meta_capi.errors import ConfigurationError, SchemaError
 from meta_capi.ledger import Ledger
 from meta_capi.lifecycle import State
 from meta_capi.sql import queries
@@ -46,12 +46,14 @@ class Act:
     def __post_init__(self) -> None:
         if not self.why.strip():
             raise ConfigurationError(
-                "Say why: it is written down with what is done, and nothing was done yet."
+                "Say why: it is written down with what is done, and nothing was done yet.",
+                code="fault.form",
             )
         if len(self.why) > _MOST_LETTERS or not self.why.isprintable():
             raise ConfigurationError(
                 f"The reason given is not one line of at most {_MOST_LETTERS} characters; "
-                "nothing was done."
+                "nothing was done.",
+                code="fault.form",
             )
 
 
@@ -142,7 +144,8 @@ def settle(
         if len(datasets) > 1:
             raise ConfigurationError(
                 f"They are in doubt in {len(datasets)} datasets; name one with --dataset. "
-                "Nothing was settled."
+                "Nothing was settled.",
+                code="fault.form",
             )
         others: Counter[str] = Counter()
         for row in rows:
@@ -172,7 +175,8 @@ def put_back(ledger: Ledger, since: datetime, act: Act) -> int:
         cursor.execute(_SQL["clock"])
         if since >= (cursor.fetchone() or {})["clock"]:
             raise ConfigurationError(
-                "The time of the copy is not past; nothing was done."
+                "The time of the copy is not past; nothing was done.",
+                code="fault.form",
             )
         moved = 0
         for name in ("fence_all", "suspect_waiting"):
@@ -198,19 +202,24 @@ def take_mark(ledger: Ledger) -> Mark:
 def _mark(ledger: Ledger, name: str) -> Mark:
     rows = ledger.attempt(lambda cursor: cursor.execute(_SQL[name]).fetchall())
     if not rows:
-        raise LedgerError("The ledger has no schema; run `meta-capi migrate`.")
+        raise SchemaError("The ledger has no schema; run `meta-capi migrate`.")
     return Mark(rows[0]["ledger_id"], rows[0]["marked_at"])
 
 
 def _refuse_keys_in(act: Act, keys: Sequence[str]) -> None:
     if not keys:
-        raise ConfigurationError("No key is named; nothing was done.")
+        raise ConfigurationError(
+            "No key is named; nothing was done.", code="fault.form"
+        )
     if any("\0" in key for key in keys):
-        raise ConfigurationError("A key holds NUL, as none in the ledger does.")
+        raise ConfigurationError(
+            "A key holds NUL, as none in the ledger does.", code="fault.form"
+        )
     if any(re.search(rf"(?<!\w){re.escape(key)}(?!\w)", act.why) for key in keys):
         raise ConfigurationError(
             "The reason given holds one of the keys, and would be kept for ever; say it "
-            "without. Nothing was done."
+            "without. Nothing was done.",
+            code="fault.form",
         )
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import psycopg
 
-from meta_capi.errors import LedgerError
+from meta_capi.errors import SchemaError
 from meta_capi.sql import migrations, queries
 
 __all__ = ["expect", "migrate", "missing"]
@@ -25,7 +25,7 @@ def migrate(cursor: Cursor, *, now: bool = False) -> list[str]:
     """Bring the schema up to date; return the names of the steps made.
 
     Raises:
-        LedgerError: workers are at their desks, and it shall not be done `now`.
+        SchemaError: workers are at their desks, and it shall not be done `now`.
     """
     cursor.execute("select pg_advisory_xact_lock(%s)", (_LOCK,))
     done = _versions(cursor)
@@ -55,18 +55,18 @@ def expect(cursor: Cursor) -> None:
     """Refuse a schema that is behind this program, or ahead of it.
 
     Raises:
-        LedgerError: says which of the two must be brought up to date.
+        SchemaError: says which of the two must be brought up to date.
     """
     done = _versions(cursor)
     if not done:
-        raise LedgerError("The ledger has no schema; run `meta-capi migrate`.")
+        raise SchemaError("The ledger has no schema; run `meta-capi migrate`.")
     if lacking := [each.name for each in migrations() if each.version not in done]:
-        raise LedgerError(
+        raise SchemaError(
             f"The ledger's schema is behind by {len(lacking)} step(s): "
             f"{', '.join(lacking)}. Run `meta-capi migrate`."
         )
     if ahead := done - {each.version for each in migrations()}:
-        raise LedgerError(
+        raise SchemaError(
             f"The ledger's schema has step {max(ahead)}, which this program does not "
             "know: a newer one made it. Bring this one up to date."
         )
@@ -78,7 +78,7 @@ def _refuse_while_they_work(cursor: Cursor) -> None:
     cursor.execute(queries("ledger")["at_their_desks"])
     found = cursor.fetchone() or {}
     if found["workers"]:
-        raise LedgerError(
+        raise SchemaError(
             f"{found['workers']} worker(s) are delivering just now; the schema was left as "
             "it is. Pause the DAGs, wait until their tasks have ended, and run this again "
             f"(the lease of one that died ends at {found['until']:%H:%M:%S %Z} at the "

@@ -197,6 +197,9 @@ class Sender:
             batch, seq, outcome="throttled", receipt=verdict.receipt, batch_state="claimed",
             delivery_state=None, wait_seconds=seconds,
         )  # fmt: skip
+        with self._tally.locked():
+            self._tally.waits += 1
+            self._tally.wait_seconds += seconds
         if waited + seconds > self._patience.longest_wait:
             self.halt("throttled")
         else:
@@ -277,5 +280,6 @@ def _stopped_error(verdict: Stopped) -> StoppedError:
     )
     return StoppedError(
         f"Meta stopped the run: {verdict.sentence} ({says}). No event is to blame; all rows "
-        "stay pending. Mend the connection, then run again."
+        "stay pending. Mend the connection, then run again.",
+        code=verdict.reason,
     )

@@ -7,10 +7,14 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Final
 
 from meta_capi.lifecycle import State
 
-__all__ = ["Tally"]
+__all__ = ["WOULD_BE_SENT", "Tally"]
+
+WOULD_BE_SENT: Final = "would be sent"
+"""What a dry run calls an event that nothing holds back."""
 
 
 @dataclass(slots=True)
@@ -26,6 +30,10 @@ class Tally:
     accepted_now: int = 0
     splits: int = 0
     bytes_sent: int = 0
+    waits: int = 0
+    """How often Meta asked to wait."""
+    wait_seconds: float = 0.0
+    """What it asked for, in all."""
     _lock: threading.Lock = field(
         default_factory=threading.Lock, repr=False, compare=False
     )
@@ -54,7 +62,7 @@ class Tally:
         """Rows that have an outcome."""
         return self.outcomes.total()
 
-    def to_json(self) -> dict[str, int | dict[str, int]]:
+    def to_json(self) -> dict[str, float | dict[str, int]]:
         """Return plain counts."""
         return {
             "rows": self.rows,
@@ -65,4 +73,6 @@ class Tally:
             "accepted_now": self.accepted_now,
             "splits": self.splits,
             "bytes_sent": self.bytes_sent,
+            "waits": self.waits,
+            "wait_seconds": self.wait_seconds,
         }

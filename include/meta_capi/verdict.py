@@ -100,6 +100,8 @@ class Stopped:
 
     receipt: Receipt
     sentence: str
+    reason: str
+    """The catalogue's code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +151,9 @@ def _judge(given: Answer, events: int) -> Verdict:
     if 300 <= status < 400:
         receipt = Receipt(http_status=status, usage_percent=usage)
         return Stopped(
-            receipt, "the address answers with a redirect, which is never followed"
+            receipt,
+            "the address answers with a redirect, which is never followed",
+            "answer.redirect",
         )
     if status == 429:
         return Throttled(
@@ -158,7 +162,11 @@ def _judge(given: Answer, events: int) -> Verdict:
     if status in (401, 403, 404, 405) and not isinstance(answer, dict):
         # No Graph error in it, so no Graph API behind it: a proxy or a wrong address.
         receipt = Receipt(http_status=status, usage_percent=usage)
-        return Stopped(receipt, "the address does not answer as the Graph API does")
+        return Stopped(
+            receipt,
+            "the address does not answer as the Graph API does",
+            "answer.stranger",
+        )
     if status == _TOO_LARGE:
         receipt = Receipt(http_status=status, code=status, usage_percent=usage)
         return Refused(receipt)
@@ -205,7 +213,7 @@ def _error(
     if code in spec.THROTTLE_CODES or status == 429:
         return Throttled(receipt, _wait(headers, regain))
     if sentence := _stop_sentence(code, subcode):
-        return Stopped(receipt, sentence)
+        return Stopped(receipt, sentence, meta_code(code, subcode))
     transient = error.get("is_transient") is True
     if (
         code is None

@@ -75,7 +75,7 @@ def reading(engine: sa.Engine, doing: str) -> Iterator[sa.Connection]:
     except CapiError:
         raise
     except Exception as error:
-        raise SourceError(_sentence(error, doing)) from None
+        raise SourceError(_sentence(error, doing), code="fault.warehouse") from None
 
 
 def _sentence(error: Exception, doing: str) -> str:

@@ -110,7 +110,8 @@ def refuse_strangers(given: Collection[str], form: Collection[str]) -> None:
         raise ConfigurationError(
             f"The run was given {len(strangers)} value(s) that its form does not have; "
             "nothing was done. Airflow has stored them with the run: delete the run, and "
-            "trigger another with the form's own fields."
+            "trigger another with the form's own fields.",
+            code="fault.form",
         )
 
 

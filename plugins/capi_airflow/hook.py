@@ -18,6 +18,7 @@ from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowNotFoundException
 from airflow.sdk.log import mask_secret
 
+from capi_airflow.links import catalogue_address
 from capi_airflow.transport import Destination, Line
 from meta_capi import spec
 from meta_capi.errors import ConfigurationError
@@ -35,7 +36,8 @@ def connection_of(conn_id: str) -> Any:
         return BaseHook.get_connection(conn_id)
     except AirflowNotFoundException:
         raise ConfigurationError(
-            f"There is no connection {conn_id!r}; make it under Admin, Connections."
+            f"There is no connection {conn_id!r}; make it under Admin, Connections.",
+            code="fault.connection",
         ) from None
 
 
@@ -71,13 +73,16 @@ class MetaCapiHook(BaseHook):
             mask_secret(list(_spellings(found)))
             if faults := found.faults() or _stray(found):
                 raise ConfigurationError(
-                    f"Connection {self.meta_conn_id!r}: {' '.join(faults)}"
+                    f"Connection {self.meta_conn_id!r}: {' '.join(faults)}",
+                    code="fault.connection",
                 )
             if found.base_url != spec.GRAPH_HOST:
                 _log.warning(
-                    "Connection %s does NOT go to Meta but to %s (environment: local).",
+                    "Connection %s does NOT go to Meta but to %s (environment: local). "
+                    "See %s",
                     self.meta_conn_id,
                     found.base_url,
+                    catalogue_address("warning.not_meta"),
                 )
             self._destination = found
         return self._destination

@@ -1,4 +1,4 @@
-"""The button on a task instance that leads to its run's page."""
+"""The addresses of the Conversions page: for buttons, and for lines of a log."""
 
 from __future__ import annotations
 
@@ -6,11 +6,16 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from airflow.sdk import BaseOperatorLink
+from airflow.sdk.configuration import conf
 
-__all__ = ["RunPageLink"]
+from meta_capi.catalogue import PAGE, anchor
 
+__all__ = ["PREFIX", "RunPageLink", "catalogue_address", "held_address"]
+
+PREFIX: Final = "/capi"
+"""Where the page is, below Airflow's own address."""
 # Airflow's own address of what its frame shows: /plugin/<route>/<path in the frame>.
-_FRAME: Final = "/plugin/conversions/capi"
+_FRAME: Final = f"/plugin/conversions{PREFIX}"
 
 
 class RunPageLink(BaseOperatorLink):
@@ -22,3 +27,25 @@ class RunPageLink(BaseOperatorLink):
         """Return the page's address in Airflow's UI."""
         run = f"{quote(ti_key.dag_id, safe='')}/{quote(ti_key.run_id, safe='')}"
         return f"{_FRAME}/runs/of/{run}"
+
+
+def catalogue_address(code: str) -> str:
+    """Return where the catalogue's entry of a code is read.
+
+    The page itself, for Airflow's frame would lose the anchor; the file in the docs,
+    where the worker does not know Airflow's address.
+    """
+    base = _base_url()
+    return (
+        f"{base}{PREFIX}/reasons#{anchor(code)}" if base else f"{PAGE}#{anchor(code)}"
+    )
+
+
+def held_address(feed: str, state: str) -> str | None:
+    """Return where a feed's conversions of a state are listed; None if nobody knows."""
+    base = _base_url()
+    return f"{base}{_FRAME}/feeds/{feed}/held?state={state}" if base else None
+
+
+def _base_url() -> str:
+    return str(conf.get("api", "base_url", fallback="") or "").rstrip("/")

@@ -45,14 +45,16 @@ def expect(ledger: Ledger, conn_id: str) -> None:
         raise ConfigurationError(
             f"The ledger of connection {conn_id!r} is another one than before, and does not "
             "know what was sent; nothing was done. If that is meant, delete the Airflow "
-            f"Variable {variable_of(conn_id)!r}; see docs/runbook.md#an-older-ledger."
+            f"Variable {variable_of(conn_id)!r}; see docs/runbook.md#an-older-ledger.",
+            code="fault.older_ledger",
         )
     if found.at < seen.at:
         raise ConfigurationError(
             f"The ledger of connection {conn_id!r} was put back from an older copy, and does "
             f"not know what was sent since: its last mark is of {_told(found.at)}, and "
             f"Airflow has seen one of {_told(seen.at)}. Nothing was done. Run `meta-capi "
-            "restored --since TIME --why TEXT`; see docs/runbook.md#an-older-ledger."
+            "restored --since TIME --why TEXT`; see docs/runbook.md#an-older-ledger.",
+            code="fault.older_ledger",
         )
 
 
@@ -77,7 +79,8 @@ def _seen(conn_id: str) -> Mark | None:
     except (ValueError, KeyError, TypeError):
         raise ConfigurationError(
             f"The Airflow Variable {variable_of(conn_id)!r} is not as it was written; "
-            "delete it if the ledger is the one it always was."
+            "delete it if the ledger is the one it always was.",
+            code="fault.older_ledger",
         ) from None
 
 

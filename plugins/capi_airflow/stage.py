@@ -19,6 +19,7 @@ from sqlalchemy import Engine, create_engine
 
 from capi_airflow import mark
 from capi_airflow.hook import MetaCapiHook, connection_of
+from capi_airflow.links import catalogue_address
 from meta_capi import coverage, spec
 from meta_capi.desk import Desk
 from meta_capi.errors import ConfigurationError, FeedError
@@ -42,6 +43,10 @@ _KEEP_ALIVE: Final = {
 _DOUBT_MARGINS: Final = {48 * 3_600: 3_600, 7 * 86_400: 43_200}
 _SKEW_WARNING: Final = timedelta(seconds=30)
 _SCHEDULED: Final = "scheduled"  # airflow.utils.types.DagRunType
+_STARTED: Final = {
+    _SCHEDULED: "by the schedule", "manual": "by hand", "backfill": "by a backfill",
+    "asset_triggered": "by an asset",
+}  # fmt: skip
 _SKEW_LIMIT: Final = timedelta(minutes=5)
 
 
@@ -84,7 +89,8 @@ def engine_of(conn_id: str, *, pool_size: int = 2) -> Engine:
     if url is None:
         raise ConfigurationError(
             f"Connection {conn_id!r} is of type {connection.conn_type!r}, which is no "
-            "database that SQLAlchemy reaches from here; the ledger must be PostgreSQL."
+            "database that SQLAlchemy reaches from here; the ledger must be PostgreSQL.",
+            code="fault.connection",
         )
     if url.drivername == "postgresql":
         url = url.set(drivername="postgresql+psycopg")
@@ -184,7 +190,8 @@ class Stage:
             return Interval(start.astimezone(UTC), end.astimezone(UTC))
         if start or end:
             raise ConfigurationError(
-                "The form names one end of the interval; name both."
+                "The form names one end of the interval; name both.",
+                code="fault.form",
             )
         start, end = (
             self.context.get("data_interval_start"),
@@ -193,9 +200,20 @@ class Stage:
         if start is None or end is None:
             raise ConfigurationError(
                 "This run has no data interval. Trigger it with *start* and *end* in the "
-                "form, or with a logical date."
+                "form, or with a logical date.",
+                code="fault.interval",
             )
         return Interval(start - (end - start) * self.feed.lookback, end)
+
+    @property
+    def started(self) -> str:
+        """Who or what has triggered this run, and which try of the task this is."""
+        run, task = self.context.get("dag_run"), self.context.get("ti")
+        user = getattr(run, "triggering_user_name", None)
+        words = _STARTED.get(getattr(run, "run_type", "manual"), "by Airflow")
+        words += f", by {user}" if user else ""
+        tries = getattr(task, "try_number", 1)
+        return f"{words}; try {tries}" if tries > 1 else words
 
     @cached_property
     def hook(self) -> MetaCapiHook:
@@ -227,7 +245,8 @@ class Stage:
         if code and destination.environment == "production":
             raise ConfigurationError(
                 "A test event code is refused on a production connection: Meta uses such "
-                "events for targeting and measurement. Use a test dataset's connection."
+                "events for targeting and measurement. Use a test dataset's connection.",
+                code="fault.form",
             )
         return Envelope(partner_agent=destination.partner_agent, test_event_code=code)
 
@@ -267,7 +286,8 @@ class Stage:
         if run.dataset_id != self.hook.destination().dataset_id:
             raise ConfigurationError(
                 f"The run was planned for dataset {run.dataset_id}, and the connection now "
-                "names another; nothing was sent. Run the task `plan` again."
+                "names another; nothing was sent. Run the task `plan` again.",
+                code="fault.dataset",
             )
         self.remember_mark()
         desk = Desk(
@@ -278,12 +298,14 @@ class Stage:
         if skew > _SKEW_LIMIT:
             raise ConfigurationError(
                 f"This machine's clock and the ledger's differ by {int(skew.total_seconds())} "
-                "seconds; nothing was sent. Set the clocks."
+                "seconds; nothing was sent. Set the clocks.",
+                code="fault.clock",
             )
         if skew > _SKEW_WARNING:
             _log.warning(
-                "This machine's clock and the ledger's differ by %d seconds.",
+                "This machine's clock and the ledger's differ by %d seconds. See %s",
                 int(skew.total_seconds()),
+                catalogue_address("warning.clock"),
             )
         return desk
 
@@ -310,8 +332,11 @@ def _moment(value: object) -> datetime | None:
         moment = datetime.fromisoformat(str(value))
     except ValueError:
         raise ConfigurationError(
-            "The form's times are written as 2026-11-22T06:00:00+00:00."
+            "The form's times are written as 2026-11-22T06:00:00+00:00.",
+            code="fault.form",
         ) from None
     if moment.tzinfo is None:
-        raise ConfigurationError("The form's times need a zone; add one, as +00:00.")
+        raise ConfigurationError(
+            "The form's times need a zone; add one, as +00:00.", code="fault.form"
+        )
     return moment

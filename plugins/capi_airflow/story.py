@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
-import logging
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Mapping, Sequence
 from textwrap import wrap
 from typing import Any, Final
 
+from capi_airflow.links import catalogue_address, held_address
 from meta_capi.catalogue import Effect, reason
-from meta_capi.dispatch import Tally
 from meta_capi.lifecycle import State
+from meta_capi.tally import WOULD_BE_SENT
+from meta_capi.words import number
 
-__all__ = ["OUTCOMES", "outcome_table", "progress", "reasons_table", "table"]
+__all__ = [
+    "OUTCOMES", "dropped_keys_lines", "labelled", "merged", "next_lines", "outcome_table",
+    "reasons_lines", "table",
+]  # fmt: skip
 
 OUTCOMES: Final = (
     State.ACCEPTED, State.REFUSED, State.QUARANTINED, State.WITHHELD, State.EXPIRED,
     State.IN_DOUBT, State.PENDING,
 )  # fmt: skip
-_EVERY_SECONDS: Final = 5.0
+_STEPS: Final = {
+    State.QUARANTINED: "{} held for a person: correct what the reasons say, then replay "
+    "them with replay_deliveries.",
+    State.REFUSED: "{} refused by Meta: correct the rows; the next run that reads them "
+    "sends them.",
+    State.EXPIRED: "{} too old for Meta: they cannot be sent any more.",
+    State.IN_DOUBT: "{} in doubt: tend_deliveries sends them again where the feed says "
+    "resend; else look them up in Events Manager, and use `meta-capi settle`.",
+    State.PENDING: "{} still to be sent: the next run or tend_deliveries sends them.",
+}
+"""What to do about rows that are not at Meta; about withheld ones there is nothing."""
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
@@ -48,58 +60,60 @@ def outcome_table(outcomes: Mapping[str, int], rows: int) -> list[str]:
         (name, count) for name, count in outcomes.items() if name not in names and count
     ]
     lines = table(
-        ["outcome", "rows", "share"], [(n, c, _share(c, rows)) for n, c in known]
+        ["outcome", "rows", "share"],
+        [(name.replace("_", " "), n, _share(n, rows)) for name, n in known],
     )
-    return [*lines, f"source rows {rows:,}; outcomes {sum(c for _, c in known):,}"]
+    return [*lines, f"source rows {rows:,}; outcomes {sum(n for _, n in known):,}"]
 
 
-def reasons_table(reasons: Mapping[str, int], most: int = 3) -> list[str]:
+def reasons_lines(reasons: Mapping[str, int], feed: str, most: int = 3) -> list[str]:
     """Return the most common reasons with the catalogue's words, in short lines."""
     lines = []
     for code, count in sorted(reasons.items(), key=lambda item: -item[1])[:most]:
         entry = reason(code)
-        lines.append(f"{count:,} × {code} ({entry.effect})")
+        lines.append(f"{count:,} × {code} ({str(entry.effect).replace('_', ' ')})")
         for text in (entry.meaning, f"To do: {entry.action}"):
             lines += wrap(text, 90, initial_indent="    ", subsequent_indent="      ")
+        # An address is not broken, or it would be no link.
+        lines.append(f"    See {catalogue_address(code)}")
+    if len(reasons) > most:
+        rest = sum(reasons.values()) - sum(sorted(reasons.values())[-most:])
+        lines.append(
+            f"{rest:,} more for {number(len(reasons) - most, 'other reason')}."
+        )
+    if reasons:
+        lines.append(
+            f"Why one row was not sent: `meta-capi explain KEY --feed {feed}`, or *Find one "
+            "conversion* on the Conversions page."
+        )
     return lines
 
 
-def progress(
-    log: logging.Logger,
-    total: int | None,
-    clock: Callable[[], float] = time.monotonic,
-) -> Callable[[Tally], None]:
-    """Return a reporter that logs a line every few seconds: rate, outcomes, time left."""
-    started = last = clock()
-
-    def report(tally: Tally) -> None:
-        nonlocal last
-        now = clock()
-        if now - last < _EVERY_SECONDS:
-            return
-        last = now
-        rate = tally.settled / max(now - started, 0.001)
-        left = max((total or tally.rows) - tally.settled, 0)
-        eta = f", about {left / rate:,.0f} s left" if rate and total else ""
-        # A task's log is a line to its supervisor. Where that is dead the line is broken,
-        # and what is in flight has to land all the same.
-        with suppress(OSError):
-            log.info(
-                "%s of %s rows, %s rows/s: %s accepted, %s refused, %s held, %s in flight%s.",
-                f"{tally.settled:,}", f"{total:,}" if total else "?", f"{rate:,.0f}",
-                f"{tally.outcomes[State.ACCEPTED]:,}",
-                f"{tally.outcomes[State.REFUSED]:,}", f"{_held(tally):,}",
-                f"{tally.rows - tally.settled:,}", eta,
-            )  # fmt: skip
-
-    return report
+def next_lines(feed: str, outcomes: Mapping[str, int]) -> list[str]:
+    """Return what a person does next, by the outcomes of a run."""
+    if would := outcomes.get(WOULD_BE_SENT):
+        return [
+            f"Next: this was a dry run, and nothing was sent. Without *Dry run* "
+            f"{number(would, 'event')} would go out, unless the ledger knows them already."
+        ]
+    lines = []
+    for state, words in _STEPS.items():
+        if not (count := outcomes.get(str(state), 0)):
+            continue
+        place = held_address(feed, state) or f"`meta-capi status {feed} --list {state}`"
+        lines.append(f"Next: {words.format(f'{count:,}')} They are listed by {place}")
+    return lines or ["Next: nothing. Whatever may go to Meta is there."]
 
 
-def _held(tally: Tally) -> int:
-    return sum(
-        tally.outcomes[state]
-        for state in (State.QUARANTINED, State.WITHHELD, State.EXPIRED)
-    )
+def labelled(rows: Iterable[tuple[str, str | None]]) -> list[str]:
+    """Return lines of a label and its text; what has no text has no line.
+
+    >>> labelled([("Feed", "purchases"), ("Mode", None), ("Started", "by hand")])
+    ['Feed     purchases', 'Started  by hand']
+    """
+    known = [(label, text) for label, text in rows if text]
+    width = max((len(label) for label, _ in known), default=0)
+    return [f"{label.ljust(width)}  {text}" for label, text in known]
 
 
 def dropped_keys_lines(flaws: Mapping[str, int], most: int = 5) -> list[str]:

@@ -9,8 +9,11 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from capi_airflow.base import FeedOperator, tell_rescue, tell_tally
+from capi_airflow.ending import Log
+from capi_airflow.links import catalogue_address
+from capi_airflow.pace import Progress
 from capi_airflow.stage import Stage
-from capi_airflow.story import progress, reasons_table, table
+from capi_airflow.story import next_lines, table
 from meta_capi import overview
 from meta_capi.built import Columns
 from meta_capi.dispatch import Tally, deliver
@@ -18,6 +21,7 @@ from meta_capi.ledger import Run
 from meta_capi.names import joined_key, key_of, split_key
 from meta_capi.people import Act
 from meta_capi.retention import retain
+from meta_capi.words import number
 
 __all__ = ["ReplayOperator", "TendOperator"]
 
@@ -26,6 +30,10 @@ _MOST_KEYS: Final = 100_000
 
 class TendOperator(FeedOperator):
     """Rescue, expire, send what is due, and remove what is old, for one feed."""
+
+    def mode(self, stage: Stage) -> str:
+        """Say what is sent."""
+        return "tend: send what is due, whenever it became known"
 
     def step(self, stage: Stage) -> dict[str, Any]:
         """Return what was done, in counts."""
@@ -37,11 +45,17 @@ class TendOperator(FeedOperator):
         keys = stage.ledger.due_keys(
             feed.feed, dataset_id, stage.policy, limit=_MOST_KEYS
         )
-        self.log.info("%s expired; %s are due.", f"{expired:,}", f"{len(keys):,}")
+        self.log.info(
+            "%s expired since the last time; %s due.",
+            f"{expired:,}", number(len(keys), "delivery is", "deliveries are"),
+        )  # fmt: skip
+        steps = next_lines(feed.feed, {})
         done = {"expired": expired, "due": len(keys)}
         if keys:
             run = stage.open_run("tend", {"due": len(keys)})
-            done["accepted"] = send_keys(self.log, stage, run, keys).accepted_now
+            tally = send_keys(self.log, stage, run, keys)
+            done["accepted"] = tally.accepted_now
+            steps = next_lines(feed.feed, tally.outcomes)
         removed = retain(stage.ledger, feed, datetime.now(UTC))
         if any(removed.values()):
             self.log.info(
@@ -50,6 +64,8 @@ class TendOperator(FeedOperator):
             )  # fmt: skip
         stage.remember_mark()
         overview.count_days(stage.ledger)
+        for line in steps:
+            self.log.info("%s", line)
         return done | {"removed": removed["deliveries"]}
 
 
@@ -63,6 +79,12 @@ class ReplayOperator(FeedOperator):
         """Run for the feed that the form names."""
         self.feed = str(context["params"]["feed"])
         return super().execute(context)
+
+    def mode(self, stage: Stage) -> str:
+        """Say whether anything is changed."""
+        if stage.choices.dry_run:
+            return "plan only: say what would be put back, change nothing"
+        return "replay: put back what the form chooses, and send it"
 
     def step(self, stage: Stage) -> dict[str, Any]:
         """Return what was put back and sent, in counts."""
@@ -81,14 +103,18 @@ class ReplayOperator(FeedOperator):
         rows = [(each["state"], each["reason"], each["deliveries"]) for each in found]
         for line in table(["state", "reason", "deliveries"], rows):
             self.log.info("%s", line)
+        total = sum(each["deliveries"] for each in found)
+        if not found:
+            self.log.info("No delivery is as the form says.")
         if act is None:
             self.log.info(
-                "Plan only: nothing was changed. Untick it to put these back."
-            )
-            return {"would_replay": sum(each["deliveries"] for each in found)}
+                "Next: nothing was changed. Trigger it again without *Plan only* and with "
+                "*Why* to put %s back.", number(total, "delivery", "deliveries"),
+            )  # fmt: skip
+            return {"would_replay": total}
         keys = stage.ledger.replay(run, choice, who=act.who, why=act.why)
         tally = send_keys(self.log, stage, run, keys)
-        for line in reasons_table(tally.reasons):
+        for line in next_lines(stage.feed.feed, tally.outcomes):
             self.log.info("%s", line)
         return {"replayed": len(keys), "accepted": tally.accepted_now}
 
@@ -108,7 +134,7 @@ def _os_user() -> str:
         return "somebody"
 
 
-def send_keys(log: Any, stage: Stage, run: Run, keys: Sequence[str]) -> Tally:
+def send_keys(log: Log, stage: Stage, run: Run, keys: Sequence[str]) -> Tally:
     """Read rows again by their keys and deliver them."""
     parts = list(dict.fromkeys(tuple(split_key(key)) for key in keys))
     found: set[str] = set()
@@ -119,6 +145,7 @@ def send_keys(log: Any, stage: Stage, run: Run, keys: Sequence[str]) -> Tally:
             found.update(map(key_of, zip(*named, strict=True)))
             yield rows.columns
 
+    progress = Progress(log, len(parts))
     tally = deliver(
         read(),
         builder=stage.builder(datetime.now(UTC)),
@@ -127,12 +154,15 @@ def send_keys(log: Any, stage: Stage, run: Run, keys: Sequence[str]) -> Tally:
         desk=stage.desk(run, None),
         limits=stage.feed.limits,
         now=time.time,
-        report=progress(log, len(parts)),
+        report=progress,
     )
-    tell_tally(log, tally)
+    tell_tally(log, progress, stage.feed.feed)
     if gone := [key for key in keys if joined_key(split_key(key)) not in found]:
         stage.ledger.run("miss", feed=run.feed, dataset_id=run.dataset_id, keys=gone)
-        log.warning("%s of the rows are no longer in the source.", f"{len(gone):,}")
+        log.warning(
+            "%s no longer in the source. See %s",
+            number(len(gone), "row is", "rows are"), catalogue_address("row.missing"),
+        )  # fmt: skip
     stage.ledger.close_run(
         run,
         state="reported",

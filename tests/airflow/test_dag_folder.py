@@ -17,8 +17,9 @@ from airflow.dag_processing.dagbag import DagBag
 from airflow.sdk import DAG, CronDataIntervalTimetable
 from airflow.sdk.definitions.mappedoperator import MappedOperator
 from airflow.sdk.definitions.param import ParamsDict
-from airflow.sdk.exceptions import AirflowFailException, ParamValidationError
+from airflow.sdk.exceptions import ParamValidationError
 
+from capi_airflow.ending import FinalFault
 from capi_airflow.forms import replay_form, send_form
 from meta_capi.feed import load
 
@@ -223,7 +224,7 @@ class TestABrokenFeedFile:
 
     def test_running_it_fails_with_every_fault_and_no_retry(self, bag: DagBag) -> None:
         (task,) = bag.dags["send_web_shop"].tasks
-        with pytest.raises(AirflowFailException, match="more, see the log"):
+        with pytest.raises(FinalFault, match="more, see the log"):
             task.execute({})
 
 

@@ -12,24 +12,24 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from airflow.utils.db import initdb
 from tests.airflow.listener import Listener
 from tests.airflow.world import DATASET, TABLES, TOKEN, World
 from tests.conftest import Database
 
+from capi_airflow.ending import FinalFault, TaskEnded, told_plainly
 from capi_airflow.operators import (
     DeliverOperator,
     PlanOperator,
     PreflightOperator,
     ReportOperator,
-    told_plainly,
 )
 from demo.warehouse import load
 from graph_simulator import Fault, FaultKind, Simulator
 from meta_capi import errors
 from meta_capi.ledger import Ledger
 from meta_capi.names import event_id
+from meta_capi.words import moment
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = ("preflight", "plan", "validate", "deliver", "report")
@@ -60,7 +60,7 @@ def world(
 
 def refusal(operator: Any, context: dict[str, Any]) -> str:
     """Run a task that must fail for good; return its one sentence."""
-    with pytest.raises(AirflowFailException) as caught:
+    with pytest.raises(FinalFault) as caught:
         operator.execute(context)
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__
@@ -92,7 +92,8 @@ def test_a_plan_after_an_outage_says_what_it_makes_up_for(
 
     said = capsys.readouterr().out
     # The feed looks two intervals back, from wherever it begins.
-    assert f"reads from {end - 2 * hour} on, instead of from {end + 27 * hour}." in said
+    told = moment(end - 2 * hour), moment(end + 27 * hour)
+    assert "reads from {} on, instead of from {}.".format(*told) in said
     assert said.count("Runs are missing") == 1
     assert world.sql("select interval_start, interval_end from capi.runs") == [
         (end - 3 * hour, end),
@@ -446,15 +447,17 @@ class TestFaultsAreToldPlainly:
         errors.ConfigurationError, errors.FeedError, errors.GateError,
         errors.ReconciliationError, errors.StoppedError,
     )  # fmt: skip
-    PASSING = (errors.SourceError, errors.LedgerError, errors.LeaseLostError)
+    PASSING = (
+        errors.SourceError, errors.LedgerError, errors.SchemaError, errors.LeaseLostError,
+    )  # fmt: skip
 
     @pytest.mark.parametrize("kind", [*FINAL, *PASSING])
     def test_each_kind_ends_as_it_should(self, kind: type[errors.CapiError]) -> None:
         error = kind(["It is so."]) if kind is errors.FeedError else kind("It is so.")
-        with pytest.raises(AirflowException) as caught, told_plainly(_Silent()):
+        with pytest.raises(TaskEnded) as caught, told_plainly(_Silent()):
             raise error
         assert str(caught.value) == "It is so."
-        assert isinstance(caught.value, AirflowFailException) == (kind in self.FINAL)
+        assert isinstance(caught.value, FinalFault) == (kind in self.FINAL)
         assert caught.value.__suppress_context__
 
     def test_every_kind_of_error_was_asked(self) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import re
 from collections import Counter
 
 import pytest
@@ -13,15 +11,16 @@ from hypothesis import strategies as st
 from capi_airflow.story import (
     OUTCOMES,
     dropped_keys_lines,
+    labelled,
     merged,
+    next_lines,
     outcome_table,
-    progress,
-    reasons_table,
+    reasons_lines,
     table,
 )
-from meta_capi.catalogue import REASONS, Effect
+from meta_capi.catalogue import CATALOGUE, REASONS, Effect, anchor
 from meta_capi.lifecycle import State
-from meta_capi.tally import Tally
+from meta_capi.tally import WOULD_BE_SENT
 
 words = st.text("abcdefghij._", min_size=1, max_size=20)
 counts = st.dictionaries(
@@ -51,7 +50,7 @@ class TestTheOutcomes:
         rows = sum(outcomes.values())
         lines = outcome_table(outcomes, rows)
         assert lines[-1] == f"source rows {rows:,}; outcomes {rows:,}"
-        shown = [int(line.split()[1].replace(",", "")) for line in lines[1:-1]]
+        shown = [int(line.split()[-2].replace(",", "")) for line in lines[1:-1]]
         assert sum(shown) == rows
 
     def test_a_gap_shows(self) -> None:
@@ -68,15 +67,32 @@ class TestTheOutcomes:
 
 class TestReasons:
     @given(codes)
-    def test_the_most_common_come_first_with_what_to_do(
+    def test_the_most_common_come_first_with_what_to_do_and_where_to_read(
         self, reasons: dict[str, int]
     ) -> None:
-        lines = reasons_table(reasons, most=2)
-        heads = [line for line in lines if not line.startswith(" ")]
+        lines = reasons_lines(reasons, "sales", most=2)
+        heads = [line for line in lines if " × " in line and line[0] != " "]
         shown = [int(line.split(" ")[0].replace(",", "")) for line in heads]
         assert shown == sorted(reasons.values(), reverse=True)[:2]
+        told = [line for line in lines if line.startswith("    See ")]
+        assert [line.partition("#")[2] for line in told] == [
+            anchor(head.split(" ")[2]) for head in heads
+        ]
         assert sum("To do:" in line for line in lines) == len(heads)
-        assert all(len(line) <= 90 for line in lines if line.startswith(" "))
+        assert any("meta-capi explain KEY" in line for line in lines) == bool(reasons)
+
+    @given(codes)
+    def test_none_is_kept_quiet(self, reasons: dict[str, int]) -> None:
+        lines = reasons_lines(reasons, "sales", most=3)
+        heads = [line for line in lines if " × " in line or " more for " in line]
+        shown = [int(line.split(" ")[0].replace(",", "")) for line in heads]
+        assert sum(shown) == sum(reasons.values())
+
+    def test_a_code_of_metas_has_the_entry_that_speaks_of_it(self) -> None:
+        lines = reasons_lines({"meta.100.2804009": 2, "meta.100.31": 1}, "sales")
+        assert "2 × meta.100.2804009 (refused)" in lines
+        assert any(line.endswith("#meta.100") for line in lines)
+        assert "meta.100" in CATALOGUE
 
     @given(codes)
     def test_only_what_was_left_out_of_events_is_said_to_be(
@@ -100,43 +116,48 @@ class TestReasons:
         assert Counter(merged(tallies, "outcomes")) == total
 
 
-class TestProgress:
-    def test_it_is_told_every_few_seconds_and_not_more_often(
-        self, caplog: pytest.LogCaptureFixture
+class TestWhatToDoNext:
+    @given(counts)
+    def test_every_outcome_that_needs_somebody_is_named(
+        self, outcomes: dict[str, int]
     ) -> None:
-        caplog.set_level(logging.INFO)
-        at = [0.0]
-        report = progress(logging.getLogger("progress"), 1_000, lambda: at[0])
-        tally = Tally(rows=1)
-        for second in range(61):
-            at[0] = second
-            report(tally)
-        assert len(caplog.messages) == 12
+        lines = next_lines("sales", outcomes)
+        wanted = {
+            state for state in State
+            if state not in (State.ACCEPTED, State.WITHHELD) and outcomes.get(str(state))
+        }  # fmt: skip
+        assert all(line.startswith("Next: ") for line in lines)
+        assert len(lines) == max(len(wanted), 1)
+        for state in wanted:
+            assert any(f"{outcomes[str(state)]:,} " in line for line in lines)
+        assert (lines[0].startswith("Next: nothing")) == (not wanted)
 
-    def test_it_tells_rate_outcomes_and_time_left(
-        self, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        caplog.set_level(logging.INFO)
-        at = [0.0]
-        report = progress(logging.getLogger("progress"), 10_000, lambda: at[0])
-        at[0] = 10.0
-        tally = Tally(rows=5_000)
-        tally.settle(State.ACCEPTED, 3_900)
-        tally.settle(State.WITHHELD, 100)
-        report(tally)
-        assert caplog.messages == [
-            "4,000 of 10,000 rows, 400 rows/s: 3,900 accepted, 0 refused, 100 held, "
-            "1,000 in flight, about 15 s left."
-        ]
+    def test_after_a_dry_run_nothing_was_sent(self) -> None:
+        (line,) = next_lines("sales", {WOULD_BE_SENT: 3, "quarantined": 1})
+        assert "nothing was sent" in line
+        assert "3 events would go out" in line
 
-    def test_without_a_total_it_promises_no_end(
-        self, caplog: pytest.LogCaptureFixture
+    def test_lists_are_named_where_the_page_is_not_known(self) -> None:
+        (line,) = next_lines("sales", {"refused": 1})
+        assert line.endswith("`meta-capi status sales --list refused`")
+
+    def test_the_page_is_named_where_it_is(
+        self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        caplog.set_level(logging.INFO)
-        at = [0.0]
-        report = progress(logging.getLogger("progress"), None, lambda: at[0])
-        at[0] = 10.0
-        report(Tally(rows=5))
-        (line,) = caplog.messages
-        assert re.match(r"0 of \? rows", line)
-        assert "left" not in line
+        monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://air.example/flow/")
+        (line,) = next_lines("sales", {"refused": 1})
+        frame = "https://air.example/flow/plugin/conversions/capi"
+        assert line.endswith(f"{frame}/feeds/sales/held?state=refused")
+        told = reasons_lines({"window.over": 1}, "sales")
+        assert "    See https://air.example/flow/capi/reasons#window.over" in told
+
+
+@given(st.lists(st.tuples(words, st.none() | words), max_size=5))
+def test_labels_stand_above_one_another(rows: list[tuple[str, str | None]]) -> None:
+    lines = labelled(rows)
+    known = [(label, text) for label, text in rows if text]
+    assert [line.split()[0] for line in lines] == [label for label, _ in known]
+    starts = {
+        len(line) - len(text) for line, (_, text) in zip(lines, known, strict=True)
+    }
+    assert len(starts) <= 1

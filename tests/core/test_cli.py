@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from tests.house_rules import ROOT
 
 from meta_capi import match_keys
-from meta_capi.catalogue import REASONS
+from meta_capi.catalogue import CATALOGUE
 from meta_capi.cli import main
 from meta_capi.cli.connections import Connection, database_url, find
 from meta_capi.cli.page import Page
@@ -310,15 +310,16 @@ class TestCommands:
         for variable in re.findall(r"META_CAPI_[A-Z_]+", told):
             assert f"`{variable}`" in manual
 
-    def test_every_reason_of_the_catalogue_is_told(
+    def test_every_entry_of_the_catalogue_is_told(
         self, capsys: pytest.CaptureFixture[str]
     ) -> None:
         _, everything, _ = run(capsys, "reasons")
-        for code, entry in REASONS.items():
+        for code, entry in CATALOGUE.items():
             assert f"  {code}\n" in everything
             status, out, _ = run(capsys, "reasons", code)
             assert status == 0
             assert " ".join(entry.action.split()) in " ".join(out.split())
+            assert f"docs/reasons.md#{code}\n" in out
 
     def test_an_unknown_reason_is_met_with_the_nearest(
         self, capsys: pytest.CaptureFixture[str]

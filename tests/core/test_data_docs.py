@@ -85,7 +85,7 @@ def test_a_page_says_which_expectation_failed_for_how_many_rows_and_why(
         known.action,
     ):
         assert words in page.text
-    assert "../docs/reasons.md#keyduplicate" in page.targets
+    assert "../docs/reasons.md#key.duplicate" in page.targets
 
 
 def test_what_could_not_be_checked_is_not_shown_as_a_number(tmp_path: Path) -> None:

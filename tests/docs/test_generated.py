@@ -9,7 +9,7 @@ from tests.faults.matrix import NOT_HERE, ROWS, proofs
 from tools.feed_reference import feeds, places
 from tools.write_docs import PAGES, ROOT, lifecycle, reasons
 
-from meta_capi.catalogue import REASONS
+from meta_capi.catalogue import CATALOGUE
 from meta_capi.feed import Feed, json_schema
 from meta_capi.lifecycle import EDGES
 
@@ -20,9 +20,9 @@ def test_a_generated_page_is_up_to_date(path: str) -> None:
     assert written == PAGES[path](), "run `make docs`"
 
 
-def test_every_reason_is_on_the_page_once() -> None:
-    for code in REASONS:
-        assert reasons().count(f"| `{code}` |") == 1
+def test_every_entry_of_the_catalogue_is_on_the_page_once_with_its_anchor() -> None:
+    for code in CATALOGUE:
+        assert reasons().count(f'| <a id="{code}"></a>`{code}` |') == 1
 
 
 def test_every_field_of_a_feed_is_in_the_reference_with_its_meaning() -> None:

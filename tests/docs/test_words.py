@@ -72,7 +72,7 @@ def anchors(page: str) -> set[str]:
         name = re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
         again = found.count(name)
         found.append(f"{name}-{again}" if again else name)
-    return set(found)
+    return {*found, *re.findall(r'<a id="([^"]+)"></a>', prose_of(page))}
 
 
 def every(look: Callable[[str], list[str]]) -> list[Any]:

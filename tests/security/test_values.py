@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 from airflow.sdk.definitions.param import ParamsDict
-from airflow.sdk.exceptions import AirflowFailException
 from tests.airflow.world import DAGS, read_folder
 from tests.house_rules import ROOT, modules_of_the_house
 from tests.security.conftest import FEED, PURCHASES, Nest
 
+from capi_airflow.ending import FinalFault
 from capi_airflow.forms import refuse_strangers, replay_form, send_form
 from capi_airflow.operators import DeliverOperator, PlanOperator, PreflightOperator
 from capi_airflow.tending import ReplayOperator
@@ -151,9 +151,7 @@ class TestForms:
             PreflightOperator(task_id="preflight", feed=FEED),
             PlanOperator(task_id="plan", feed=FEED),
         ):
-            with pytest.raises(
-                AirflowFailException, match="that its form does not have"
-            ) as no:
+            with pytest.raises(FinalFault, match="that its form does not have") as no:
                 task.execute(context)
             assert "jane" not in str(no.value)
         assert nest.world.sql("select count(*) from capi.runs") == [(0,)]

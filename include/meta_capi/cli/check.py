@@ -87,7 +87,7 @@ def _feeds(checker: _Checker, names: list[str]) -> Iterator[Feed]:
 def _source(wiring: Wiring, feed: Feed) -> str:
     source = wiring.source(feed)
     if faults := source.faults():
-        raise ConfigurationError("\n".join(faults))
+        raise ConfigurationError("\n".join(faults), code="fault.source")
     return f"{source.name} answers, with columns and types that fit"
 
 
@@ -99,7 +99,8 @@ def _suite(wiring: Wiring, feed: Feed) -> str:
 def _ledger(wiring: Wiring, feed: Feed) -> str:
     if missing := wiring.ledger(feed).missing_migrations():
         raise ConfigurationError(
-            f"its schema lacks {', '.join(missing)}; run `meta-capi migrate`."
+            f"its schema lacks {', '.join(missing)}; run `meta-capi migrate`.",
+            code="fault.schema",
         )
     return "answers, and its schema is up to date"
 
@@ -109,7 +110,7 @@ def _meta(wiring: Wiring, feed: Feed) -> str:
     destination = line.destination
     name = f"dataset {destination.dataset_id}"
     if faults := line.dataset_faults(name):
-        raise ConfigurationError("\n".join(faults))
+        raise ConfigurationError("\n".join(faults), code="fault.dataset")
     return (
         f"{name} answers on {destination.graph_version} ({destination.environment}), "
         "and takes the token"

@@ -62,7 +62,8 @@ def find(conn_id: str, environ: Mapping[str, str]) -> Connection | None:
         # The text holds a password, and so does what is said of it.
         raise ConfigurationError(
             f"{variable(conn_id)} is neither Airflow's JSON nor its URI of a "
-            "connection; write it as Airflow's documentation of connections says."
+            "connection; write it as Airflow's documentation of connections says.",
+            code="fault.connection",
         ) from None
 
 
@@ -119,7 +120,8 @@ def database_url(conn_id: str, connection: Connection) -> sa.URL:
         raise ConfigurationError(
             f"{variable(conn_id)} is of type {connection.conn_type or 'nothing'}; the "
             "command line reads only postgres from there. Give the database's "
-            "SQLAlchemy URL in META_CAPI_WAREHOUSE."
+            "SQLAlchemy URL in META_CAPI_WAREHOUSE.",
+            code="fault.connection",
         )
     extra = {
         name: str(connection.extra[name]) for name in _LIBPQ & set(connection.extra)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from meta_capi import insight, tale
 from meta_capi.answers import Story
+from meta_capi.catalogue import PAGE, anchor
 from meta_capi.cli.page import Page
 from meta_capi.cli.rows import tell_match_keys
 from meta_capi.cli.wiring import Wiring
@@ -65,6 +66,8 @@ def _tell(
         for attempt in step.attempts:
             page.more(tale.request(attempt), indent=3)
     page.item("Next", tale.next_step(story, feed, rows))
+    if delivery.reason:
+        page.item("Page", f"{PAGE}#{anchor(delivery.reason)}")
     page.line()
 
 

@@ -142,10 +142,13 @@ def _keys(wiring: Wiring, feed: Feed) -> list[str]:
     if path := wiring.options.keys_from:
         given += _lines(Path(path))
     if not given:
-        raise ConfigurationError("No key is named; give --key or --keys-from.")
+        raise ConfigurationError(
+            "No key is named; give --key or --keys-from.", code="fault.form"
+        )
     if len(given) > _MOST_KEYS:
         raise ConfigurationError(
-            f"{len(given):,} keys are more than {_MOST_KEYS:,}; give them in parts."
+            f"{len(given):,} keys are more than {_MOST_KEYS:,}; give them in parts.",
+            code="fault.form",
         )
     return list(dict.fromkeys(_spelt(key, feed) for key in given))
 
@@ -155,10 +158,13 @@ def _lines(path: Path) -> Sequence[str]:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise ConfigurationError(
-            f"{path} is not UTF-8 text; save it as such."
+            f"{path} is not UTF-8 text; save it as such.",
+            code="fault.form",
         ) from None
     except OSError as error:
-        raise ConfigurationError(f"{path} cannot be read: {error.strerror}.") from None
+        raise ConfigurationError(
+            f"{path} cannot be read: {error.strerror}.", code="fault.form"
+        ) from None
     return [line for line in map(str.strip, text.splitlines()) if line]
 
 
@@ -174,7 +180,8 @@ def _spelt(key: str, feed: Feed) -> str:
         return joined_key([key])
     raise ConfigurationError(
         f"A key of {feed.feed} has {len(columns)} parts ({', '.join(columns)}), joined "
-        "with |, and one of those given is not such a key. Nothing was done."
+        "with |, and one of those given is not such a key. Nothing was done.",
+        code="fault.form",
     )
 
 

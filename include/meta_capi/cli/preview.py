@@ -104,7 +104,8 @@ def send_test(wiring: Wiring, page: Page) -> int:
     envelope = Envelope(test_event_code=options.code)
     if not 1 <= options.limit <= _MOST_TEST_EVENTS:
         raise ConfigurationError(
-            f"A test sends 1 to {_MOST_TEST_EVENTS} events, not {options.limit}."
+            f"A test sends 1 to {_MOST_TEST_EVENTS} events, not {options.limit}.",
+            code="fault.form",
         )
     destination = wiring.destination(feed)
     dataset_id = destination.dataset_id
@@ -112,7 +113,8 @@ def send_test(wiring: Wiring, page: Page) -> int:
         raise ConfigurationError(
             f"Dataset {dataset_id} counts as production, and a test is never sent "
             "there: Meta uses test events for targeting and measurement. Name a test "
-            "dataset, and say META_CAPI_ENVIRONMENT=test."
+            "dataset, and say META_CAPI_ENVIRONMENT=test.",
+            code="fault.form",
         )
     columns = _rows(wiring, feed, None, _LOOKED_THROUGH)
     rows = _judged(wiring, feed, columns, dataset_id) if columns else []

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, TextIO
 
+from meta_capi.catalogue import PAGE, anchor
 from meta_capi.cli.check import check, feed_check, feed_schema, migrate
 from meta_capi.cli.explain import explain
 from meta_capi.cli.hands import erase_keys, restored, retain_feeds, settle_doubts
@@ -71,6 +72,7 @@ def ended(command: Command, wiring: Wiring, page: Page) -> int:
     except CapiError as error:
         for line in str(error).splitlines():
             errors.say(line)
+        errors.say(f"See {PAGE}#{anchor(error.code)}.")
     except BrokenPipeError:
         # `| head` has seen enough; Python would complain once more while it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -80,7 +82,8 @@ def ended(command: Command, wiring: Wiring, page: Page) -> int:
     except Exception as error:
         errors.say(
             f"This is a fault of ours: {type(error).__name__} at {_place(error)}. "
-            "Please report it with these words; more of it could quote a row."
+            "Please report it with these words; more of it could quote a row. "
+            f"See {PAGE}#{CapiError.code}."
         )
     return _USAGE
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from meta_capi import insight
 from meta_capi.answers import Standing
-from meta_capi.catalogue import REASONS, Effect, reason
+from meta_capi.catalogue import CATALOGUE, EFFECTS, PAGE, anchor, reason
 from meta_capi.cli.page import Page
 from meta_capi.cli.wiring import Wiring
 from meta_capi.errors import ConfigurationError
@@ -82,7 +82,8 @@ def read_time(option: str, text: str) -> datetime:
         at = datetime.fromisoformat(text)
     except ValueError:
         raise ConfigurationError(
-            f"{option} is not a time; write 2026-11-22 or 2026-11-22T06:00+00:00."
+            f"{option} is not a time; write 2026-11-22 or 2026-11-22T06:00+00:00.",
+            code="fault.form",
         ) from None
     return at if at.tzinfo else at.replace(tzinfo=UTC)
 
@@ -170,7 +171,10 @@ def _tell_reasons(page: Page, ledger: Ledger, feed: str | None) -> None:
             for r in found
         ],
     )
-    page.say("`meta-capi reasons CODE` tells what a reason means and what to do.")
+    page.say(
+        f"`meta-capi reasons CODE`, or {PAGE}#CODE, tells what a reason means and what "
+        "to do."
+    )
     page.line()
 
 
@@ -206,7 +210,8 @@ def _list(page: Page, ledger: Ledger, feed: str | None, state: State) -> int:
     """List deliveries of one state, the latest first."""
     if feed is None:
         raise ConfigurationError(
-            "--list needs a feed; write `status FEED --list STATE`."
+            "--list needs a feed; write `status FEED --list STATE`.",
+            code="fault.form",
         )
     found = insight.events(ledger, feed, state, most=_SHOWN)
     if not found:
@@ -238,20 +243,23 @@ def reasons(wiring: Wiring, page: Page) -> int:
     """Show the catalogue, or one entry of it."""
     code = wiring.options.code
     if code is None:
-        for effect in Effect:
-            codes = [c for c, entry in REASONS.items() if entry.effect is effect]
-            page.line(f"{effect}:")
+        for effect, words in EFFECTS.items():
+            codes = [c for c, entry in CATALOGUE.items() if entry.effect is effect]
+            page.say(f"{effect}: {words}")
             for each in codes:
                 page.line(f"  {each}")
         page.say("meta.<code>.<subcode> is Meta's own no. `reasons CODE` tells more.")
         return 0
-    if code not in REASONS and not code.startswith("meta."):
-        close = difflib.get_close_matches(code, REASONS, n=1)
+    if code not in CATALOGUE and not code.startswith("meta."):
+        close = difflib.get_close_matches(code, CATALOGUE, n=1)
         meant = f" Did you mean {close[0]}?" if close else " `reasons` lists all."
-        raise ConfigurationError(f"The catalogue has no reason {code!r}.{meant}")
+        raise ConfigurationError(
+            f"The catalogue has no reason {code!r}.{meant}", code="fault.form"
+        )
     entry = reason(code)
     page.item("Code", entry.code)
     page.item("Effect", entry.effect)
     page.item("Meaning", entry.meaning)
     page.item("What to do", entry.action)
+    page.item("Page", f"{PAGE}#{anchor(code)}")
     return 0

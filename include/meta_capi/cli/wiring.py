@@ -100,7 +100,8 @@ class Wiring:
         if url.get_backend_name() != "postgresql":
             raise ConfigurationError(
                 "The ledger is not PostgreSQL; a ledger needs its row locks. Point "
-                "META_CAPI_LEDGER at a PostgreSQL database."
+                "META_CAPI_LEDGER at a PostgreSQL database.",
+                code="fault.connection",
             )
         return Ledger(_engine("ledger", url), patience=_LEDGER_PATIENCE)
 
@@ -113,14 +114,16 @@ class Wiring:
             raise ConfigurationError(
                 f"The feeds have several {name} connections "
                 f"({', '.join(sorted(conn_ids))}); name a feed, or the {name} with "
-                f"{option}."
+                f"{option}.",
+                code="fault.connection",
             )
         [conn_id] = conn_ids
         if connection := find(conn_id, self.environ):
             return database_url(conn_id, connection)
         raise ConfigurationError(
             f"No {name} is named. Set {own} (as postgresql://user:password@host/database)"
-            f", or {variable(conn_id)}."
+            f", or {variable(conn_id)}.",
+            code="fault.connection",
         )
 
     # --- Meta -----------------------------------------------------------------------
@@ -146,7 +149,7 @@ class Wiring:
         if not (dataset := self._dataset(given)):
             faults.append(f"No dataset: set META_CAPI_DATASET, or {own}.")
         if faults:
-            raise ConfigurationError("\n".join(faults))
+            raise ConfigurationError("\n".join(faults), code="fault.connection")
         environment = self._environment(given, url)
         found = transport.of(
             host=url or given.host,
@@ -157,7 +160,7 @@ class Wiring:
             extra={**given.extra, "environment": environment},
         )
         if wrong := found.faults():
-            raise ConfigurationError("\n".join(wrong))
+            raise ConfigurationError("\n".join(wrong), code="fault.connection")
         return found
 
     def line(self, feed: Feed) -> Line:
@@ -194,7 +197,8 @@ def _parsed(option: str, text: str) -> sa.URL:
         # What SQLAlchemy says quotes the URL, and so the password.
         raise ConfigurationError(
             f"{option} is not a database's URL; write it as "
-            "postgresql://user:password@host:5432/database."
+            "postgresql://user:password@host:5432/database.",
+            code="fault.connection",
         ) from None
     if url.drivername in ("postgresql", "postgres"):
         return url.set(drivername="postgresql+psycopg")
@@ -211,7 +215,8 @@ def _engine(name: str, url: sa.URL) -> sa.Engine:
     except (sa.exc.ArgumentError, ImportError):
         raise ConfigurationError(
             f"The {name}'s URL begins with {url.drivername}, for which no SQLAlchemy "
-            "driver is installed here."
+            "driver is installed here.",
+            code="fault.connection",
         ) from None
 
 

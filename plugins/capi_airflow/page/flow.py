@@ -13,7 +13,7 @@ from capi_airflow.page.house import House
 from capi_airflow.page.view import now, page
 from meta_capi import insight, overview
 from meta_capi.answers import Expiring
-from meta_capi.catalogue import REASONS
+from meta_capi.catalogue import CATALOGUE, EFFECTS
 from meta_capi.errors import CapiError
 from meta_capi.lifecycle import State
 from meta_capi.overview import Figures, Span
@@ -128,8 +128,12 @@ def held(
 
 @router.get("/reasons")
 def reasons(request: Request, who: ReaderDep) -> Response:
-    """Show the catalogue: every reason, what it means and what to do."""
-    return page(request, "reasons.html", reasons=REASONS.values())
+    """Show the catalogue: reasons, Meta's codes and faults, and what to do."""
+    sections = [
+        (effect, words, [each for each in CATALOGUE.values() if each.effect is effect])
+        for effect, words in EFFECTS.items()
+    ]
+    return page(request, "reasons.html", sections=sections)
 
 
 def _by_ledger(who: Reader) -> dict[int, list[str]]:

@@ -6,17 +6,15 @@ the first request, and never where nobody asks for a page.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from airflow.plugins_manager import AirflowPlugin
 from airflow.sdk.configuration import conf
 
-from capi_airflow.links import RunPageLink
+from capi_airflow.links import PREFIX, RunPageLink
 
-__all__ = ["PREFIX", "ConversionsPlugin"]
-
-PREFIX: Final = "/capi"
+__all__ = ["ConversionsPlugin"]
 
 
 async def _page(scope: Any, receive: Any, send: Any) -> None:

@@ -15,9 +15,9 @@ from markupsafe import Markup, escape
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
-from capi_airflow.page.plugin import PREFIX
+from capi_airflow.links import PREFIX
 from meta_capi import tale
-from meta_capi.catalogue import reason
+from meta_capi.catalogue import anchor, meta_code, reason, section_title
 from meta_capi.judged import sent_words
 from meta_capi.lifecycle import State
 from meta_capi.words import moment, number, percent
@@ -112,9 +112,11 @@ _ENVIRONMENT: Final = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
+_ENVIRONMENT.globals["meta_code"] = meta_code
 _ENVIRONMENT.filters |= {
     "count": _count, "day": _day, "moment": moment, "money": _money, "number": number,
     "part": _part, "reason": reason, "seconds": _seconds, "share": _share,
+    "anchor": anchor, "title_of": section_title,
     "state": lambda state: STATE_WORDS[State(state)], "batch_words": tale.batch,
     "judged_words": tale.judgement, "request_words": tale.request,
     "sent_words": sent_words, "ticked": _ticked,

@@ -1,57 +1,19 @@
-"""Every reason this project gives, with its meaning and what to do: the one catalogue.
-
-A reason's code is stable: it stands in the ledger, in logs and in the docs. Codes never
-hold a value from a row. `docs/reasons.md` is generated from here.
-"""
+"""Why a conversion is where it is, by our own rules."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final
 
-from meta_capi.spec import Subcode
+from meta_capi.catalogue.entry import Effect, Texts
 
-__all__ = ["REASONS", "Effect", "Reason", "meta_code", "reason"]
-
-
-class Effect(StrEnum):
-    """What a reason does to the conversion."""
-
-    ACCEPTED = "accepted"
-    WITHHELD = "withheld"
-    QUARANTINED = "quarantined"
-    EXPIRED = "expired"
-    REFUSED = "refused"
-    IN_DOUBT = "in_doubt"
-    PENDING = "pending"
-    KEY_DROPPED = "key dropped"
-    """The event goes out without this match key or field."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reason:
-    """One entry of the catalogue."""
-
-    code: str
-    effect: Effect
-    meaning: str
-    action: str
-
-
-def _entries() -> Iterable[Reason]:
-    for effect, entries in _TEXTS.items():
-        for code, (meaning, action) in entries.items():
-            yield Reason(code=code, effect=effect, meaning=meaning, action=action)
-
+__all__ = ["TEXTS"]
 
 _FIX_AND_REPLAY = "Correct the row in the warehouse; the next run that reads it sends it, or run replay_deliveries."
 _FIX_FOR_MATCH = "Correct the column in the warehouse to raise the match rate; nothing needs to be sent again."
 
 _SETTLE = "Look the event up in Events Manager, then say what you found with `meta-capi settle`."
 
-_TEXTS: Final[dict[Effect, dict[str, tuple[str, str]]]] = {
+TEXTS: Final[Texts] = {
     Effect.ACCEPTED: {
         "person.received": ("It was in doubt, and a person found that Meta has it.", "Nothing."),
     },
@@ -149,62 +111,3 @@ _TEXTS: Final[dict[Effect, dict[str, tuple[str, str]]]] = {
         "ldu.state_unknown": ("Limited data use without one of the states Meta knows: sent with 0, 0 (Meta geolocates).", "Map limited_data_use.state."),
     },
 }  # fmt: skip
-
-# What code 100's subcodes say, for refused events ("Error reference" and field reports).
-_SUBCODES: Final[dict[int, str]] = {
-    Subcode.TOO_OLD: "event_time is older than Meta takes.",
-    Subcode.IN_FUTURE: "event_time is in the future, or in milliseconds.",
-    Subcode.CONTENTS: "contents is not a list of objects, or an item has no id.",
-    Subcode.NO_VALUE: "A Purchase without value.",
-    Subcode.NO_CURRENCY: "A Purchase without currency.",
-    Subcode.PARAMETER: "A required member is missing or has the wrong type.",
-    Subcode.VALUE_WITHOUT_CURRENCY: "A value without currency.",
-    Subcode.APP_EXTINFO: "Invalid extended device info of an app event.",
-    Subcode.MATCH_KEYS: "No match key, or too broad a set of them.",
-    Subcode.MESSAGING_CHANNEL_MISSING: "messaging_channel is missing.",
-    Subcode.MESSAGING_EVENT_NAME: "The event name is not allowed for business messaging.",
-    Subcode.MESSAGING_PAGE_ID: "page_id is missing.",
-    Subcode.MESSAGING_IG_SID: "ig_sid is missing.",
-    Subcode.MESSAGING_IG_ACCOUNT: "ig_account_id is missing.",
-    Subcode.MESSAGING_CTWA_CLID: "ctwa_clid is invalid.",
-    Subcode.MESSAGING_WHATSAPP_IDS: "page_id or the WhatsApp account id is missing.",
-}
-
-REASONS: Final[dict[str, Reason]] = {entry.code: entry for entry in _entries()}
-
-
-def meta_code(code: int | None, subcode: int | None) -> str:
-    """Return the reason code of an event that Meta refused.
-
-    >>> meta_code(100, 2804003)
-    'meta.100.2804003'
-    >>> meta_code(100, None)
-    'meta.100'
-    """
-    return ".".join(
-        ["meta", *(str(part) for part in (code, subcode) if part is not None)]
-    )
-
-
-def reason(code: str) -> Reason:
-    """Return the entry of a code; Meta's own codes are described from their numbers.
-
-    >>> reason("meta.100.2804009").meaning
-    'A Purchase without value.'
-    >>> reason("consent.not_given").effect.value
-    'withheld'
-    """
-    if known := REASONS.get(code):
-        return known
-    subcode = code.rpartition(".")[2]
-    number = int(subcode) if subcode.isdecimal() else 0
-    return Reason(
-        code=code,
-        effect=Effect.REFUSED,
-        meaning=_SUBCODES.get(
-            number,
-            "Meta refused this event; the code is not in Meta's public documentation.",
-        ),
-        action="Correct the row; the changed row is sent by the next run that reads it. "
-        "Quote the batch's fbtrace_id to Meta's support.",
-    )
