@@ -33,7 +33,7 @@ from meta_capi.errors import (
 )
 
 __all__ = [
-    "FeedOperator", "end_with_supervisor", "tell_rescue", "tell_tally", "told_plainly",
+    "FeedOperator", "Told", "end_with_supervisor", "tell_rescue", "tell_tally", "told_plainly",
 ]  # fmt: skip
 
 # From <linux/prctl.h>.
@@ -50,6 +50,18 @@ _FINAL: Final = (
     ReconciliationError,
     StoppedError,
 )
+
+
+class Told(Exception):  # noqa: N818  # the two below are errors
+    """Marks what Airflow is told in words that are all our own."""
+
+
+class FailedError(Told, AirflowException):
+    """The task failed, and may be tried again."""
+
+
+class FinallyFailedError(Told, AirflowFailException):
+    """The task failed, and trying again cannot help."""
 
 
 class FeedOperator(BaseOperator):
@@ -112,16 +124,16 @@ def told_plainly(log: Any) -> Iterator[None]:
         yield
     except _FINAL as error:
         log.error("%s", error)
-        raise AirflowFailException(_headline(error)) from None
+        raise FinallyFailedError(_headline(error)) from None
     except CapiError as error:
         log.error("%s", error)
-        raise AirflowException(_headline(error)) from None
+        raise FailedError(_headline(error)) from None
     except AirflowException:
         raise
     except Exception as error:
         for frame in traceback.extract_tb(error.__traceback__):
             log.error("at %s:%s, in %s", frame.filename, frame.lineno, frame.name)
-        raise AirflowException(
+        raise FailedError(
             f"This is a fault of ours: {type(error).__name__}. Please report it with the "
             "places in the log; what it says itself could quote a row."
         ) from None

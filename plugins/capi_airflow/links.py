@@ -6,11 +6,18 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from airflow.sdk import BaseOperatorLink
+from airflow.sdk.configuration import conf
 
-__all__ = ["RunPageLink"]
+__all__ = ["RunPageLink", "page_of"]
 
 # Airflow's own address of what its frame shows: /plugin/<route>/<path in the frame>.
 _FRAME: Final = "/plugin/conversions/capi"
+
+
+def page_of(feed: str) -> str | None:
+    """Return the whole address of a feed's page; None where Airflow does not know its own."""
+    base = str(conf.get("api", "base_url", fallback="") or "").rstrip("/")
+    return f"{base}{_FRAME}/feeds/{feed}" if base else None
 
 
 class RunPageLink(BaseOperatorLink):

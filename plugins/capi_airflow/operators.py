@@ -15,6 +15,7 @@ from typing import Any, Final
 from airflow.sdk import BaseOperator
 
 from capi_airflow.base import FeedOperator, tell_rescue, tell_tally, told_plainly
+from capi_airflow.notify import look_around
 from capi_airflow.stage import Stage, home
 from capi_airflow.story import (
     dropped_keys_lines,
@@ -25,6 +26,7 @@ from capi_airflow.story import (
     table,
 )
 from meta_capi import overview
+from meta_capi.alerts import Kind
 from meta_capi.dispatch import Tally, deliver, rehearse
 from meta_capi.errors import (
     CapiError,
@@ -331,6 +333,8 @@ class ReportOperator(FeedOperator):
                 f"source now, {rows:,} read, {settled:,} with an outcome. Look at the deliver "
                 "tasks' logs; running the interval again sends nothing twice."
             )
+        if stage.choices.mode == "send":
+            look_around(self.log, stage, over=Kind.RUN_FAILED)
         return outcome
 
     def _tell(self, stage: Stage, outcome: Mapping[str, Any]) -> None:

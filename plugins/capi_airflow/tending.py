@@ -9,9 +9,11 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from capi_airflow.base import FeedOperator, tell_rescue, tell_tally
+from capi_airflow.notify import look_around, try_out
 from capi_airflow.stage import Stage
 from capi_airflow.story import progress, reasons_table, table
 from meta_capi import overview
+from meta_capi.alerts import Kind
 from meta_capi.built import Columns
 from meta_capi.dispatch import Tally, deliver
 from meta_capi.ledger import Run
@@ -50,6 +52,9 @@ class TendOperator(FeedOperator):
             )  # fmt: skip
         stage.remember_mark()
         overview.count_days(stage.ledger)
+        look_around(self.log, stage, over=Kind.TENDING_FAILED)
+        if stage.context["params"].get("try_alerts"):
+            try_out(self.log, stage)
         return done | {"removed": removed["deliveries"]}
 
 
