@@ -30,6 +30,7 @@ __all__ = ["VARIABLE", "Channel", "Mail", "Slack", "Webhook", "channels"]
 
 VARIABLE: Final = "meta_capi_alerts"
 _SLACK: Final = "https://hooks.slack.com/services"
+_SHORT_PATH: Final = 16
 _WORDS: Final = {"slack", "email", "to", "webhook"}
 
 
@@ -97,7 +98,7 @@ class _PromptHook(SmtpHook):
     @property
     def timeout(self) -> int:
         """The connection's time-out, but no longer than a message may take."""
-        return min(super().timeout, int(SECONDS))
+        return max(1, min(super().timeout, int(SECONDS)))
 
     @property
     def smtp_retry_limit(self) -> int:
@@ -269,7 +270,8 @@ def _safe(conn_id: str, url: str, *, secret: bool) -> str:
             f"Connection {conn_id!r} would send its secret in clear; use https."
         )
     mask_secret(url)
-    if len(parts.path) > 1:
+    # urllib3 tells of it at DEBUG. A short one is no secret, and may be a word.
+    if len(parts.path) > _SHORT_PATH:
         mask_secret(parts.path)
     return url
 
