@@ -15,6 +15,7 @@ shard · `report` checks that every source row has exactly one outcome.
 - **Nothing leaves on a dry run.** Tick it in the trigger form.
 - **Dates in the form** (*From*, *Up to*) take the place of the data interval; a run that has
   neither is refused.
+- **A run that fails** is told of, once, if channels are configured (docs/alerts.md).
 - **Something in quarantine?** The report names the most common reasons and what to do;
   `meta-capi explain KEY` tells one conversion's story.
 """
@@ -24,6 +25,7 @@ from datetime import UTC, datetime, timedelta
 from airflow.sdk import DAG, Asset, CronDataIntervalTimetable
 
 from capi_airflow.forms import send_form
+from capi_airflow.notify import TellFailure
 from capi_airflow.operators import (
     BrokenFeedOperator,
     DeliverOperator,
@@ -52,6 +54,7 @@ for feed in all_feeds().values():
             # A worker that died is found when its lease is over, after three minutes.
             "retry_delay": timedelta(minutes=4),
             "feed": feed.feed,
+            "on_failure_callback": TellFailure(),
         },
     ):
         preflight = PreflightOperator(task_id="preflight")

@@ -12,6 +12,8 @@ Every ten minutes, for every feed:
    in the source is looked for every hour until it expires.
 4. **Remove what is old**: finished deliveries older than the feed's `retention`, in short
    steps; their counts stay.
+5. **Look around**, and tell what deserves a person's attention, if channels are configured
+   (docs/alerts.md). *Try the alerts* in the form sends a test message.
 
 Events in doubt that no resend can settle keep their state, with the reason why. A feed
 that fails does not keep the others from being tended.
@@ -21,6 +23,8 @@ from datetime import UTC, datetime, timedelta
 
 from airflow.sdk import DAG
 
+from capi_airflow.forms import tend_form
+from capi_airflow.notify import TellFailure
 from capi_airflow.stage import all_feeds
 from capi_airflow.tending import TendOperator
 
@@ -33,7 +37,13 @@ with DAG(
     catchup=False,
     max_active_runs=1,
     tags=["meta", "upkeep"],
-    default_args={"owner": "marketing-data", "retries": 1, "pool": "meta_capi"},
+    params=tend_form(),
+    default_args={
+        "owner": "marketing-data",
+        "retries": 1,
+        "pool": "meta_capi",
+        "on_failure_callback": TellFailure(),
+    },
 ):
     for feed in all_feeds():
         TendOperator(task_id=f"tend_{feed}", feed=feed)

@@ -48,8 +48,9 @@ ROOMS = {
 EDGE = {"cli", "__main__"}
 # The line to Meta stands in the embassy, without any Airflow.
 EDGE_LIBRARIES = {"capi_airflow.transport", "graph_simulator", "sqlalchemy"}
-# The embassy's line to Meta: these alone open a socket, and know no Airflow.
-LINE = {"transport", "deadline"}
+# The embassy's line to Meta, and to who is told of alerts: these alone open a socket (mail
+# goes through Airflow's own hook), and know no Airflow.
+LINE = {"transport", "deadline", "postbox"}
 WORLDLY = {
     "asyncio", "concurrent", "http", "multiprocessing", "os", "random", "secrets",
     "select", "signal", "socket", "socketserver", "ssl", "subprocess", "threading",
@@ -182,6 +183,7 @@ def embassy_imports(module: Module) -> Iterator[str]:
     allowed = {
         "airflow": page,
         "airflow.sdk": module.room not in LINE,
+        "airflow.providers.smtp": module.room == "channels",
         "fastapi": page,
         "starlette": page,
         "jinja2": page,

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
+from tools.alerts_page import alerts_page
 from tools.bench_page import bench_page
 from tools.fault_matrix import fault_matrix
 from tools.fault_runs import fault_runs
@@ -114,6 +115,7 @@ def dags() -> str:
 
 
 PAGES: Final[dict[str, Callable[[], str]]] = {
+    "docs/alerts.md": alerts_page,
     "docs/benchmarks.md": bench_page,
     "docs/dags.md": dags,
     "docs/fault-matrix.md": fault_matrix,

@@ -7,6 +7,7 @@ Meta says nothing. Pages are named as in Meta's developer documentation under
 
 from __future__ import annotations
 
+from datetime import date
 from enum import StrEnum
 from typing import Final, NewType
 
@@ -22,6 +23,14 @@ GRAPH_VERSION_PATTERN: Final = r"^v\d{1,2}\.\d$"
 DATASET_ID_PATTERN: Final = r"^\d{5,20}$"
 OLDEST_GRAPH_VERSION: Final = (20, 0)  # [choice] what the simulator still answers
 NEWEST_GRAPH_VERSION: Final = (26, 0)
+# "Platform versioning": each version works for at least two years from its release. The
+# days are of Meta's changelog; of v26.0 we know the day by which an SDK used it.
+GRAPH_VERSION_YEARS: Final = 2
+GRAPH_VERSION_RELEASED: Final = {
+    (20, 0): date(2024, 5, 21), (21, 0): date(2024, 10, 2), (22, 0): date(2025, 1, 21),
+    (23, 0): date(2025, 5, 29), (24, 0): date(2025, 10, 8), (25, 0): date(2026, 2, 18),
+    (26, 0): date(2026, 8, 5),
+}  # fmt: skip
 
 # "Using the API": up to 1,000 events in `data`; one invalid event rejects them all.
 MAX_EVENTS_PER_REQUEST: Final = 1_000

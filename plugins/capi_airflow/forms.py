@@ -9,7 +9,7 @@ from airflow.sdk import Param
 
 from meta_capi.errors import ConfigurationError
 
-__all__ = ["refuse_strangers", "replay_form", "send_form"]
+__all__ = ["refuse_strangers", "replay_form", "send_form", "tend_form"]
 
 _INSTEAD = "Which rows (empty: the run's own data interval)"
 _ONLY = "Known when (empty: at any time)"
@@ -95,6 +95,18 @@ def replay_form(feeds: list[str]) -> dict[str, Param]:
             "From", "Only rows that became known from this moment on.", _ONLY
         ),
         "end": _moment("Up to", "Up to, but without, this moment.", _ONLY),
+    }
+
+
+def tend_form() -> dict[str, Param]:
+    """Return the form of `tend_deliveries`."""
+    return {
+        "try_alerts": Param(
+            False,
+            type="boolean",
+            title="Try the alerts",
+            description="Send a test message by every channel that is configured, one a feed.",
+        )
     }
 
 

@@ -10,12 +10,18 @@ from airflow.sdk.configuration import conf
 
 from meta_capi.catalogue import PAGE, anchor
 
-__all__ = ["PREFIX", "RunPageLink", "catalogue_address", "held_address"]
+__all__ = ["PREFIX", "RunPageLink", "catalogue_address", "held_address", "page_of"]
 
 PREFIX: Final = "/capi"
 """Where the page is, below Airflow's own address."""
 # Airflow's own address of what its frame shows: /plugin/<route>/<path in the frame>.
 _FRAME: Final = f"/plugin/conversions{PREFIX}"
+
+
+def page_of(feed: str) -> str | None:
+    """Return the whole address of a feed's page; None where Airflow does not know its own."""
+    base = str(conf.get("api", "base_url", fallback="") or "").rstrip("/")
+    return f"{base}{_FRAME}/feeds/{feed}" if base else None
 
 
 class RunPageLink(BaseOperatorLink):

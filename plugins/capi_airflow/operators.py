@@ -15,6 +15,7 @@ from airflow.sdk import BaseOperator
 from capi_airflow.base import FeedOperator, tell_rescue, tell_tally
 from capi_airflow.ending import RetryWhatPasses, told_plainly
 from capi_airflow.gate import ValidateOperator
+from capi_airflow.notify import look_around
 from capi_airflow.pace import Progress
 from capi_airflow.stage import Stage
 from capi_airflow.story import (
@@ -26,6 +27,7 @@ from capi_airflow.story import (
     table,
 )
 from meta_capi import overview
+from meta_capi.alerts import Kind
 from meta_capi.dispatch import deliver, rehearse
 from meta_capi.errors import (
     CapiError,
@@ -298,6 +300,8 @@ class ReportOperator(FeedOperator):
                 f"source now, {rows:,} read, {settled:,} with an outcome. Look at the deliver "
                 "tasks' logs; running the interval again sends nothing twice."
             )
+        if stage.choices.mode == "send":
+            look_around(self.log, stage, over=Kind.RUN_FAILED)
         for line in next_lines(stage.feed.feed, outcomes):
             self.log.info("%s", line)
         return outcome

@@ -62,6 +62,15 @@ def get_provider_info() -> dict[str, Any]:
                         "description": "Only where the app requires proof of it (appsecret_proof).",
                         "schema": {"type": ["string", "null"], "format": "password"},
                     },
+                    "token_expires": {
+                        "label": "Token expires",
+                        "description": "As 2027-01-31, of a token that does: an alert comes "
+                        "in time.",
+                        "schema": {
+                            "type": ["string", "null"],
+                            "pattern": r"^(\d{4}-\d{2}-\d{2})?$",
+                        },
+                    },
                     "partner_agent": {
                         "label": "Partner agent",
                         "description": "For partners: fewer than 23 characters, agreed with Meta.",

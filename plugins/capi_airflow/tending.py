@@ -11,10 +11,12 @@ from typing import Any, Final
 from capi_airflow.base import FeedOperator, tell_rescue, tell_tally
 from capi_airflow.ending import Log
 from capi_airflow.links import catalogue_address
+from capi_airflow.notify import look_around, try_out
 from capi_airflow.pace import Progress
 from capi_airflow.stage import Stage
 from capi_airflow.story import next_lines, table
 from meta_capi import overview
+from meta_capi.alerts import Kind
 from meta_capi.built import Columns
 from meta_capi.dispatch import Tally, deliver
 from meta_capi.ledger import Run
@@ -64,6 +66,9 @@ class TendOperator(FeedOperator):
             )  # fmt: skip
         stage.remember_mark()
         overview.count_days(stage.ledger)
+        look_around(self.log, stage, over=Kind.TENDING_FAILED)
+        if stage.context["params"].get("try_alerts"):
+            try_out(self.log, stage)
         for line in steps:
             self.log.info("%s", line)
         return done | {"removed": removed["deliveries"]}

@@ -13,6 +13,7 @@ import re
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
@@ -43,6 +44,9 @@ class Destination:
     base_url: str = spec.GRAPH_HOST
     partner_agent: str | None = None
     app_secret: str | None = field(default=None, repr=False)
+    token_expires: str | None = None
+    """A day, as a person wrote it down. Meta tells it to none who keeps the token out of
+    addresses."""
 
     @classmethod
     def of(
@@ -64,6 +68,7 @@ class Destination:
             base_url=base_url,
             partner_agent=extra.get("partner_agent") or None,
             app_secret=extra.get("app_secret") or None,
+            token_expires=extra.get("token_expires") or None,
         )
 
     @property
@@ -81,6 +86,14 @@ class Destination:
             return None
         digest = hmac.digest(self.app_secret.encode(), self.token.encode(), "sha256")
         return digest.hex()
+
+    @property
+    def token_end(self) -> date | None:
+        """The day on which the token expires, if the connection says so."""
+        try:
+            return date.fromisoformat(str(self.token_expires or "").strip())
+        except ValueError:
+            return None
 
     def faults(self) -> list[str]:
         """Return what is wrong with it, one sentence each."""
@@ -114,6 +127,8 @@ class Destination:
                 "The connection's partner_agent must have 2 to 22 characters, two of "
                 "them letters."
             )
+        if self.token_expires and self.token_end is None:
+            yield "The connection's token_expires is not a day; write it as 2027-01-31."
         if self.base_url != spec.GRAPH_HOST:
             yield from self._base_url_faults()
 

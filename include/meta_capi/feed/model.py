@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 from pydantic import Field, model_validator
 
 from meta_capi import spec
+from meta_capi.feed.alerts import Alerts
 from meta_capi.feed.parts import (
     Connections,
     Consent,
@@ -96,6 +97,8 @@ class Feed(Part):
     """How long the ledger keeps what is finished: 25 months, to compare a year with another."""
     limits: Limits = Limits()
     """Sizes of requests and shards; the defaults suit most feeds."""
+    alerts: Alerts = Alerts()
+    """What people are told of."""
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Feed:

@@ -1,0 +1,145 @@
+"""Alerts, from inside Airflow: looked for by tasks, told by channels, never in their way.
+
+Whatever goes wrong here is a line in the log and nothing else: a task that has sent its
+conversions does not fail because Slack is away. What could not be told stays in the
+ledger, and is told with the next look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from airflow.sdk import BaseNotifier
+
+from capi_airflow.channels import Channel, channels
+from capi_airflow.ending import TaskEnded
+from capi_airflow.links import page_of
+from capi_airflow.postbox import UndeliveredError
+from capi_airflow.stage import Stage
+from meta_capi import alert_book
+from meta_capi.alert_book import News
+from meta_capi.alerts import Alert, Kind, judge
+from meta_capi.errors import CapiError
+
+__all__ = ["TellFailure", "look_around", "try_out"]
+
+_TEND: Final = "tend_deliveries"
+_MOST_LETTERS: Final = 300
+
+
+def look_around(log: Any, stage: Stage, over: Kind) -> None:
+    """Judge the feed's figures after a task's work, and tell what is new.
+
+    Args:
+        over: the failure that this success is the end of.
+    """
+    with _harmless(log):
+        feed, destination = stage.feed, stage.hook.destination()
+        outlook = alert_book.look(
+            stage.ledger, feed, destination.dataset_id, datetime.now(UTC),
+            graph_version=destination.graph_version,
+            token_expires=destination.token_end,
+        )  # fmt: skip
+        judged = judge(outlook) | {over: None}
+        for alert in filter(None, judged.values()):
+            log.warning("%s: %s", alert.kind, alert.sentence)
+        alert_book.note(stage.ledger, feed.feed, judged)
+        _tell(log, stage)
+
+
+def try_out(log: Any, stage: Stage) -> None:
+    """Say through every channel that this is a test."""
+    with _harmless(log):
+        found = channels()
+        if not found:
+            log.info("No channel for alerts is configured; see docs/alerts.md.")
+        news = News(
+            alert_id=0, kind=Kind.RUN_FAILED, figure=0.0, raised_at=datetime.now(UTC),
+            sentence="This is a test of the alerts; nothing has failed.",
+        )  # fmt: skip
+        for channel in found:
+            _send(log, channel, stage.feed.feed, news)
+
+
+class TellFailure(BaseNotifier):
+    """Tells that a feed's task failed for good: an Airflow notifier, on failure."""
+
+    def notify(self, context: Any) -> None:
+        """Remember the failure and tell it, once until a run goes through."""
+        with _harmless(self.log):
+            stage = Stage(context["task"].feed, context)
+            if not stage.feed.alerts.failures or stage.choices.mode != "send":
+                return
+            alert = _failure(context)
+            try:
+                alert_book.note(stage.ledger, stage.feed.feed, {alert.kind: alert})
+                _tell(self.log, stage)
+            except CapiError:
+                # It may be the ledger that failed. Airflow remembers the run before.
+                if _failed_before(context):
+                    raise
+                for channel in channels():
+                    _send(self.log, channel, stage.feed.feed, _unremembered(alert))
+
+
+def _failure(context: Mapping[str, Any]) -> Alert:
+    """Say which task failed; why, only where the words are our own."""
+    dag_id, task_id = context["dag"].dag_id, context["task"].task_id
+    kind = Kind.TENDING_FAILED if dag_id == _TEND else Kind.RUN_FAILED
+    end = context.get("data_interval_end")
+    run = f" of the run up to {end:%Y-%m-%d %H:%M} UTC" if end else ""
+    error = context.get("exception")
+    why = f" {error}" if isinstance(error, TaskEnded) else ""
+    return Alert(kind, f"Task {task_id} of {dag_id}{run} failed.{why}"[:_MOST_LETTERS])
+
+
+def _failed_before(context: Mapping[str, Any]) -> bool:
+    previous = context["ti"].get_previous_ti()
+    return previous is not None and previous.state == "failed"
+
+
+def _unremembered(alert: Alert) -> News:
+    return News(
+        alert_id=0, kind=alert.kind, sentence=alert.sentence, figure=alert.figure,
+        raised_at=datetime.now(UTC),
+    )  # fmt: skip
+
+
+def _tell(log: Any, stage: Stage) -> None:
+    """Tell every channel what it has not been told yet."""
+    feed, ledger = stage.feed, stage.ledger
+    for channel in channels():
+        left = alert_book.take(
+            ledger, feed.feed, channel.name, feed.alerts.remind_after
+        )
+        while left and _send(log, channel, feed.feed, left[0]):
+            alert_book.told(ledger, channel.name, left.pop(0))
+        if left:
+            alert_book.give_back(ledger, channel.name, left)
+
+
+def _send(log: Any, channel: Channel, feed: str, news: News) -> bool:
+    try:
+        channel.send(alert_book.message(feed, news, page_of(feed)))
+    except UndeliveredError as error:
+        log.warning(
+            "%s could not be told of %s: %s. It is tried again with the next look.",
+            channel.name, news.kind, error,
+        )  # fmt: skip
+        return False
+    log.info("%s was told: %s, %s.", channel.name, news.kind, news.state)
+    return True
+
+
+@contextmanager
+def _harmless(log: Any) -> Iterator[None]:
+    """Turn whatever happens into a line of the log, in our own words."""
+    try:
+        yield
+    except CapiError as error:
+        log.warning("Alerts: %s", error)
+    except Exception as error:
+        log.warning("Alerts: a fault of ours, %s.", type(error).__name__)
