@@ -136,7 +136,7 @@ def _keys(
     except (NotImplementedError, sa.exc.NoSuchTableError):
         return (), frozenset()  # a database without constraints, or a view
     unique = [tuple(each["column_names"]) for each in constraints]
-    begins = [*primary[:1], *(columns[0] for columns in unique)]
+    begins = [*primary[:1], *(each[0] for each in unique)]
     for index in indexes:
         named = tuple(column or "" for column in index["column_names"])
         begins += named[:1]
@@ -144,7 +144,7 @@ def _keys(
         if index["unique"] and not partial and all(named):
             unique.append(named)
     keys = dict.fromkeys(each for each in (tuple(primary), *unique) if each)
-    return tuple(keys), frozenset(begins)
+    return tuple(keys), frozenset(begins) - {""}
 
 
 def describe(connection: sa.Connection, feed: Feed, sql_folder: Path) -> Relation:
