@@ -117,7 +117,7 @@ def survey(connection: sa.Connection, table: str) -> Table:
     """
     types = _table_types(connection, table)
     schema, _, name = table.rpartition(".")
-    columns = [sa.column(column) for column in types]
+    columns: list[sa.ColumnClause[Any]] = [sa.column(column) for column in types]
     source = sa.table(name, *columns, schema=schema or None)
     connection.execute(sa.select(*columns).select_from(source).where(sa.false()))
     keys, indexed = _keys(sa.inspect(connection), name, schema or None)

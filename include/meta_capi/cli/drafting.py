@@ -8,15 +8,12 @@ import re
 from pathlib import Path
 from typing import Final
 
-from pydantic import TypeAdapter, ValidationError
-
 from meta_capi.cli.page import Page
 from meta_capi.cli.wiring import Wiring
 from meta_capi.column_names import likeness
 from meta_capi.draft import draft, marks
 from meta_capi.errors import ConfigurationError
-from meta_capi.feed.words import TableName
-from meta_capi.picking import PERSONAL, pick
+from meta_capi.picking import PERSONAL, is_usable, pick
 from meta_capi.relation import Table, survey
 from meta_capi.warehouse import reading
 from meta_capi.words import number
@@ -58,10 +55,11 @@ def _tell(page: Page, name: str, text: str, table: Table) -> int:
     for mark in missing:
         page.item("MISSING", f"line {mark.line}: {mark.text}.")
     guesses = number(len(found) - len(missing), "guess", "guesses")
+    things = number(len(missing), "thing") if missing else "nothing"
     page.line()
     page.say(
-        f"{guesses} to check, {number(len(missing), 'thing')} missing: each is marked in the "
-        f"file. Then `meta-capi check {name}`."
+        f"{guesses} to check, {things} missing: each is marked in the file. Then "
+        f"`meta-capi check {name}`."
     )
     return 1 if missing else 0
 
@@ -97,13 +95,13 @@ def _write(path: Path, text: str) -> None:
 def _table_name(given: str) -> str:
     """Return a table's name as a feed writes it: without quotes."""
     name = _QUOTED.sub(r"\1", given)
-    try:
-        return TypeAdapter(TableName).validate_python(name)
-    except ValidationError:
-        raise ConfigurationError(
-            f"A feed cannot name the table {json.dumps(given, ensure_ascii=False)}; write "
-            "schema.table in letters, digits, _ and $, or make a view with such a name."
-        ) from None
+    parts = name.split(".")
+    if len(parts) <= 3 and all(map(is_usable, parts)):
+        return name
+    raise ConfigurationError(
+        f"A feed cannot name the table {json.dumps(given, ensure_ascii=False)}; write "
+        "schema.table in letters, digits, _ and $, or make a view with such a name."
+    )
 
 
 def _refuse_wrong_columns(table: Table, key: list[str], cursor: str | None) -> None:
