@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 
 import pytest
 import requests
-from tests.journeys.conftest import ROOT, TABLES, Demo, eventually
+from tests.journeys.conftest import ROOT, TABLES, Demo
 
 pytestmark = pytest.mark.slow
 
@@ -143,15 +141,6 @@ class TestAirflow:
         assert "answers on v" in answer["message"]
 
 
-@pytest.fixture(scope="module")
-def own_feed() -> Iterator[str]:
-    """The name of a feed of one's own, whose files are gone afterwards."""
-    name = "journey_sales"
-    yield name
-    for path in ("feeds/{}.yaml", "expectations/{}.json"):
-        (ROOT / "include" / path.format(name)).unlink(missing_ok=True)
-
-
 class TestYourOwnFeed:
     """docs/your-own-feed.md; tests/docs/test_own_feed.py follows the rest of it."""
 
@@ -178,36 +167,3 @@ class TestYourOwnFeed:
         assert "All is well." in done.stdout
         assert "S-000000003 · feed offline_purchases" in done.stdout
         assert (demo.folder / "env").stat().st_mode & 0o077 == 0
-
-    def test_a_draft_becomes_a_dag_whose_dry_run_sends_nothing_and_then_ten(
-        self, demo: Demo, own_feed: str
-    ) -> None:
-        # A month old, so that no run of the schedule reads it.
-        demo.sql(
-            "create table store_receipts (receipt_no text primary key,"
-            " sold_at timestamptz, loaded_at timestamptz, email text,"
-            " amount_eur numeric, opt_in boolean)"
-        )
-        demo.sql(
-            "insert into store_receipts select 'own-' || n, now() - interval '30 days',"
-            " now() - interval '30 days', n || '@example.com', n, true"
-            " from generate_series(1, 12) n"
-        )
-        made = self.shell(demo, f"meta-capi feed new {own_feed} --table store_receipts")
-        assert made.returncode == 0, made.stdout + made.stderr
-        assert self.shell(demo, f"meta-capi check {own_feed}").returncode == 0
-        dag_id = f"send_{own_feed}"
-        assert eventually(lambda: demo.airflow.knows([dag_id]))
-        demo.airflow.unpause(dag_id)
-        then = datetime.now(UTC) - timedelta(days=30)
-        days = {
-            "start": (then - timedelta(days=1)).isoformat(),
-            "end": (then + timedelta(days=1)).isoformat(),
-        }
-        demo.run(dag_id, **days, dry_run=True)
-        assert demo.states(own_feed) == {}
-        demo.run(dag_id, **days, limit=10)
-        assert demo.states(own_feed) == {"accepted": 10, "pending": 2}
-        # No other test shall find the two on their way.
-        demo.run("tend_deliveries")
-        assert demo.states(own_feed) == {"accepted": 12}
