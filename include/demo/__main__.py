@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import secrets
+import shlex
 import subprocess
 import sys
 import time
@@ -105,6 +106,8 @@ def up(folder: Path, options: argparse.Namespace) -> None:
         "orders of its own accord)"
     )
 
+    _tell_the_shell(folder, postgres, graph_url)
+
     airflow = Airflow(
         project=PROJECT, folder=folder / "airflow", port=options.ui_port,
         database=postgres.url("airflow"),
@@ -144,6 +147,7 @@ def up(folder: Path, options: argparse.Namespace) -> None:
     print(f"\nAirflow   {airflow.url}   user {user}   password {password}")
     print(f"Page      {airflow.url}/plugin/conversions")
     print(f"Data Docs {folder / 'data_docs' / 'index.html'}")
+    print(f"Shell     . {folder / 'env'}   and then, as an example, meta-capi check")
     print(
         f"Done in {time.monotonic() - started:.0f} s. `make demo` again sends nothing "
         "twice; `make down` stops it."
@@ -236,6 +240,23 @@ def _token_file(folder: Path) -> Path:
         path.touch(mode=0o600)
         path.write_text(f"EAAB{secrets.token_urlsafe(48)}")
     return path
+
+
+def _tell_the_shell(folder: Path, postgres: Postgres, graph_url: str) -> None:
+    """Write what a shell sources, so that `meta-capi` finds all of the demo."""
+    database = postgres.url("warehouse")
+    variables = {
+        "META_CAPI_WAREHOUSE": database,
+        "META_CAPI_LEDGER": database,
+        "META_CAPI_DATASET": DATASET,
+        "META_CAPI_TOKEN": _token_file(folder).read_text(),
+        "META_CAPI_GRAPH_URL": graph_url,
+    }
+    path = folder / "env"
+    path.touch(mode=0o600)
+    lines = [f"export {name}={shlex.quote(text)}" for name, text in variables.items()]
+    lines.append(f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"')
+    path.write_text("\n".join(lines) + "\n")
 
 
 def _answers(url: str) -> bool:

@@ -23,7 +23,7 @@ from meta_capi.errors import SourceError
 from meta_capi.feed import Feed
 from meta_capi.warehouse import read_query
 
-__all__ = ["Kind", "Relation", "describe", "kind_of", "type_faults"]
+__all__ = ["Kind", "Relation", "Table", "describe", "kind_of", "survey", "type_faults"]
 
 Types = dict[str, TypeEngine[Any]]
 
@@ -96,6 +96,57 @@ class Relation:
         return kind_of(self.types[name])
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """A table as the database describes it."""
+
+    name: str
+    kinds: Mapping[str, Kind]
+    """What its columns hold, in their order."""
+    keys: tuple[tuple[str, ...], ...] = ()
+    """What its constraints say is unique, the primary key first."""
+    indexed: frozenset[str] = frozenset()
+    """Columns that an index begins with."""
+
+
+def survey(connection: sa.Connection, table: str) -> Table:
+    """Ask the database what a table is made of, and whether it may be read.
+
+    Raises:
+        SourceError: there is no such table.
+    """
+    types = _table_types(connection, table)
+    schema, _, name = table.rpartition(".")
+    columns: list[sa.ColumnClause[Any]] = [sa.column(column) for column in types]
+    source = sa.table(name, *columns, schema=schema or None)
+    connection.execute(sa.select(*columns).select_from(source).where(sa.false()))
+    keys, indexed = _keys(sa.inspect(connection), name, schema or None)
+    kinds = {column: kind_of(type_) for column, type_ in types.items()}
+    return Table(name=table, kinds=kinds, keys=keys, indexed=indexed)
+
+
+def _keys(
+    inspector: sa.Inspector, name: str, schema: str | None
+) -> tuple[tuple[tuple[str, ...], ...], frozenset[str]]:
+    """Return what is unique, and what an index begins with."""
+    try:
+        primary = inspector.get_pk_constraint(name, schema)["constrained_columns"]
+        constraints = inspector.get_unique_constraints(name, schema)
+        indexes = inspector.get_indexes(name, schema)
+    except (NotImplementedError, sa.exc.NoSuchTableError):
+        return (), frozenset()  # a database without constraints, or a view
+    unique = [tuple(each["column_names"]) for each in constraints]
+    begins = [*primary[:1], *(each[0] for each in unique)]
+    for index in indexes:
+        named = tuple(column or "" for column in index["column_names"])
+        begins += named[:1]
+        partial = index.get("dialect_options", {}).get("postgresql_where")
+        if index["unique"] and not partial and all(named):
+            unique.append(named)
+    keys = dict.fromkeys(each for each in (tuple(primary), *unique) if each)
+    return tuple(keys), frozenset(begins) - {""}
+
+
 def describe(connection: sa.Connection, feed: Feed, sql_folder: Path) -> Relation:
     """Ask the database for the feed's columns and their types.
 
@@ -147,7 +198,19 @@ def _table_types(connection: sa.Connection, table: str) -> Types:
         *inspector.get_table_names(schema=schema or None),
         *inspector.get_view_names(schema=schema or None),
     ]
-    raise SourceError(f"The warehouse has no table {table}{_suggestion(name, known)}")
+    meant = _suggestion(name, known)
+    if not schema and meant == ".":
+        meant = _elsewhere(inspector, name)
+    raise SourceError(f"The warehouse has no table {table}{meant}")
+
+
+def _elsewhere(inspector: sa.Inspector, name: str) -> str:
+    """Return a hint at the schema that has such a table."""
+    for schema in inspector.get_schema_names():
+        known = [*inspector.get_table_names(schema), *inspector.get_view_names(schema)]
+        if name in known:
+            return f"; write it with its schema, as {schema}.{name}."
+    return "."
 
 
 def _query_types(connection: sa.Connection, query: sa.TextClause) -> Types:

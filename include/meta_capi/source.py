@@ -105,6 +105,9 @@ class Source:
         try:
             with reading(self.engine, f"describe {self.name}") as connection:
                 relation = self.relation(connection)
+                # Names and types are told to everyone; rows are not.
+                columns = [relation.column(name) for name in relation.types]
+                connection.execute(sa.select(*columns).where(sa.false()))
         except SourceError as error:
             return str(error).splitlines()
         return list(type_faults(relation, self.feed))

@@ -111,7 +111,10 @@ def load_suite(path: Path, feed: Feed) -> Suite:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise FeedError([f"{path.name}: does not exist; the feed names it."]) from None
+        raise FeedError([
+            f"{path.name}: does not exist in {path.parent}; `meta-capi feed new` writes one, "
+            'and {"expectations": []} is one, too.'
+        ]) from None  # fmt: skip
     except ValueError as error:
         line = getattr(error, "lineno", 1)
         raise FeedError([f"{path.name}:{line}: is not JSON."]) from None

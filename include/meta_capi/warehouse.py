@@ -69,16 +69,19 @@ def reading(engine: sa.Engine, doing: str) -> Iterator[sa.Connection]:
             DETAIL, a failed cast and a driver's loader all quote values of rows.
     """
     reader = read_only(engine)
+    connected = False
     try:
         with reader.connect() as connection:
+            connected = True
             yield connection
     except CapiError:
         raise
     except Exception as error:
-        raise SourceError(_sentence(error, doing), code="fault.warehouse") from None
+        sentence = _sentence(error, doing, connected=connected)
+        raise SourceError(sentence, code="fault.warehouse") from None
 
 
-def _sentence(error: Exception, doing: str) -> str:
+def _sentence(error: Exception, doing: str, *, connected: bool) -> str:
     """Say what went wrong by class and SQLSTATE: made by the driver, not by a row."""
     origin = getattr(error, "orig", None) or error
     state = getattr(origin, "sqlstate", None) or getattr(origin, "pgcode", None)
@@ -86,6 +89,8 @@ def _sentence(error: Exception, doing: str) -> str:
     known = _KNOWN_STATES.get(str(state))
     if known is None and getattr(error, "connection_invalidated", False):
         known = "the connection broke; run the task again"
+    if known is None and not connected:
+        known = "no connection was made; look at its address, its login, the network"
     return f"The warehouse could not {doing} ({name}){f': {known}' if known else ''}."
 
 

@@ -21,8 +21,8 @@ from tests.airflow.world import DATASET, TOKEN, Messages, World
 from tests.conftest import Database
 
 from capi_airflow import notify
-from capi_airflow.base import FinallyFailedError
 from capi_airflow.channels import VARIABLE, channels
+from capi_airflow.ending import FinalFault
 from capi_airflow.notify import TellFailure
 from capi_airflow.postbox import UndeliveredError, post_json
 from capi_airflow.stage import Stage
@@ -357,7 +357,7 @@ class TestAFailure:
         [body] = people.webhook.bodies
         assert body["text"] == f"Task deliver of send_{FEED} failed."
         people.world.sql("delete from capi.alerts")
-        ours = FinallyFailedError("Meta stopped the run.")
+        ours = FinalFault("Meta stopped the run.", "meta.190")
         TellFailure().notify(self.context(ours, None))
         assert people.webhook.bodies[1]["text"].endswith(
             "failed. Meta stopped the run."

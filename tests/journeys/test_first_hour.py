@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 
 import pytest
 import requests
-from tests.journeys.conftest import TABLES, Demo
+from tests.journeys.conftest import ROOT, TABLES, Demo
 
 pytestmark = pytest.mark.slow
 
@@ -137,3 +139,31 @@ class TestAirflow:
         answer = demo.airflow.ask("POST", "/connections/test", body)
         assert answer["status"] is True
         assert "answers on v" in answer["message"]
+
+
+class TestYourOwnFeed:
+    """docs/your-own-feed.md; tests/docs/test_own_feed.py follows the rest of it."""
+
+    def shell(self, demo: Demo, *lines: str) -> subprocess.CompletedProcess[str]:
+        """Type lines into a shell that has sourced what the demo has written for it."""
+        script = "\n".join([f". {demo.folder / 'env'}", *lines])
+        kept = {k: v for k, v in os.environ.items() if not k.startswith("META_CAPI")}
+        path = f"{ROOT / 'include'}:{ROOT / 'plugins'}"
+        return subprocess.run(
+            ["sh", "-c", script], cwd=ROOT, env={**kept, "PYTHONPATH": path},
+            capture_output=True, text=True, check=False, timeout=120,
+        )  # fmt: skip
+
+    def test_a_shell_finds_all_of_the_demo(self, demo: Demo) -> None:
+        text = (ROOT / "docs" / "your-own-feed.md").read_text(encoding="utf-8")
+        make, source, *lines = (
+            text.partition("```\n")[2].partition("```")[0].split("\n")
+        )
+        assert (make, source) == ("make demo", ". .demo/env")
+        assert lines[0] == "meta-capi check"
+        assert self.shell(demo, lines[0]).stdout.endswith("All is well.\n")
+        done = self.shell(demo, *lines)
+        assert done.stderr == ""
+        assert "All is well." in done.stdout
+        assert "S-000000003 · feed offline_purchases" in done.stdout
+        assert (demo.folder / "env").stat().st_mode & 0o077 == 0

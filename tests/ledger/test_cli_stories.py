@@ -421,7 +421,7 @@ class TestCheck:
         (tmp_path / "feeds" / "broken.yaml").write_text("feed: broken\n")
         done = run("check", META_CAPI_HOME=str(tmp_path))
         assert done.code == 1
-        assert "FAULT feed broken" in done.words
+        assert "FAULT broken.yaml:1: " in done.words
         assert f"OK feed {SALES}" in done.words
         assert "OK Meta" in done.words
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from meta_capi.cli.page import Page
 from meta_capi.cli.wiring import Wiring
-from meta_capi.errors import CapiError, ConfigurationError, FeedError
+from meta_capi.draft import marks
+from meta_capi.errors import CapiError, ConfigurationError, FeedError, LedgerError
 from meta_capi.feed import Feed, json_schema, load
 from meta_capi.suites import load_suite
 from meta_capi.words import number
@@ -43,13 +44,13 @@ class _Checker:
         try:
             self.page.item("OK", f"{what}: {find(self.wiring, feed)}")
         except CapiError as error:
-            self.note(what, error)
+            self.note([f"{what}: {fault}" for fault in str(error).splitlines()])
 
-    def note(self, what: str, error: CapiError) -> None:
-        """Write down an error."""
-        for fault in str(error).splitlines():
-            self.page.item("FAULT", f"{what}: {fault}")
-            self.faults.append(fault)
+    def note(self, faults: list[str]) -> None:
+        """Write down what is wrong."""
+        for fault in faults:
+            self.page.item("FAULT", fault)
+        self.faults.extend(faults)
 
 
 def check(wiring: Wiring, page: Page) -> int:
@@ -72,16 +73,45 @@ def check(wiring: Wiring, page: Page) -> int:
 def _feeds(checker: _Checker, names: list[str]) -> Iterator[Feed]:
     """Look at the feeds, their sources and their suites; yield those that are right."""
     for name in names:
-        try:
-            feed = checker.wiring.feed(name)
-        except FeedError as error:
-            checker.note(f"feed {name}", error)
-            continue
+        feed = _file(checker, f"feed {name}", checker.wiring.feed_file(name))
+        if feed is not None:
+            checker.look(f"source of {name}", _source, feed)
+            checker.look(f"suite of {name}", _suite, feed)
+            yield feed
+
+
+def _file(checker: _Checker, what: str, path: Path) -> Feed | None:
+    """Look at a feed file: what it says, and what `feed new` has marked in it."""
+    feed, faults = None, []
+    try:
+        feed = load(path)
+    except FeedError as error:
+        faults = error.faults
+    text = path.read_bytes().decode(errors="replace") if path.is_file() else ""
+    marked = marks(text)
+    guesses = [f"{mark.line}" for mark in marked if not mark.is_missing]
+    missing = [mark for mark in marked if mark.is_missing]
+    paths = [f": {mark.text.partition(':')[0]}: " for mark in missing]
+    # What a mark explains needs no second sentence.
+    faults = [each for each in faults if not any(path in each for path in paths)]
+    if feed is not None:
         columns = number(len(feed.columns), "column")
-        checker.page.item("OK", f"feed {name}: reads {columns}")
-        checker.look(f"source of {name}", _source, feed)
-        checker.look(f"suite of {name}", _suite, feed)
-        yield feed
+        events = ", ".join(feed.event_names)
+        checker.page.item("OK", f"{what}: reads {columns}, sends {events}")
+    if guesses:
+        checker.page.item(
+            "LOOK",
+            f"{what}: {number(len(guesses), 'guess', 'guesses')} in {_lines(guesses)}; "
+            "take out each comment whose guess you have checked",
+        )
+    for mark in missing:
+        faults.append(f"{path.name}:{mark.line}: missing: {mark.text}.")
+    checker.note(faults)
+    return feed
+
+
+def _lines(numbers: list[str]) -> str:
+    return f"{'line' if len(numbers) == 1 else 'lines'} {', '.join(numbers)}"
 
 
 def _source(wiring: Wiring, feed: Feed) -> str:
@@ -97,7 +127,13 @@ def _suite(wiring: Wiring, feed: Feed) -> str:
 
 
 def _ledger(wiring: Wiring, feed: Feed) -> str:
-    if missing := wiring.ledger(feed).missing_migrations():
+    try:
+        missing = wiring.ledger(feed).missing_migrations()
+    except LedgerError as error:
+        raise ConfigurationError(
+            f"{error} Look at its address, its login and whether it is up."
+        ) from None
+    if missing:
         raise ConfigurationError(
             f"its schema lacks {', '.join(missing)}; run `meta-capi migrate`.",
             code="fault.schema",
@@ -120,15 +156,10 @@ def _meta(wiring: Wiring, feed: Feed) -> str:
 def feed_check(wiring: Wiring, page: Page) -> int:
     """Check one feed file; nothing else is looked at."""
     path = Path(wiring.options.file)
-    try:
-        feed = load(path)
-    except FeedError as error:
-        for fault in error.faults:
-            page.item("FAULT", fault)
-        return 1
-    page.item("OK", f"{path.name}: {feed.description}")
-    page.more(f"{feed.dag_id} reads {', '.join(feed.columns)}.")
-    return 0
+    checker = _Checker(wiring, page, [])
+    if feed := _file(checker, path.name, path):
+        page.more(f"{feed.dag_id} reads {', '.join(feed.columns)}.")
+    return 1 if checker.faults else 0
 
 
 def feed_schema(wiring: Wiring, page: Page) -> int:

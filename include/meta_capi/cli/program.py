@@ -14,6 +14,7 @@ from typing import Final, TextIO
 
 from meta_capi.catalogue import PAGE, anchor
 from meta_capi.cli.check import check, feed_check, feed_schema, migrate
+from meta_capi.cli.drafting import feed_new
 from meta_capi.cli.explain import explain
 from meta_capi.cli.hands import erase_keys, restored, retain_feeds, settle_doubts
 from meta_capi.cli.page import Page
@@ -21,6 +22,7 @@ from meta_capi.cli.preview import preview, send_test
 from meta_capi.cli.report import plan, reasons, status
 from meta_capi.cli.wiring import Wiring
 from meta_capi.errors import CapiError
+from meta_capi.feed.parts import Connections
 from meta_capi.lifecycle import State
 from meta_capi.people import Word
 
@@ -210,8 +212,28 @@ def _add_feed_commands(
     commands: argparse._SubParsersAction[argparse.ArgumentParser],
     shared: argparse.ArgumentParser,
 ) -> None:
-    about = commands.add_parser("feed", help="check a feed file, or show the schema")
+    about = commands.add_parser(
+        "feed", help="draft a feed file, check one, show the schema"
+    )
     kinds = about.add_subparsers(required=True, metavar="COMMAND")
+    does = "draft a feed file and its suite from a table's columns; no row is read"
+    made = kinds.add_parser("new", help=does, description=does, parents=[shared])
+    made.add_argument("name", metavar="NAME", help="of the feed")
+    made.add_argument(
+        "--table", required=True, metavar="SCHEMA.TABLE", help="or a view"
+    )
+    made.add_argument(
+        "--connection", default=Connections().warehouse, metavar="ID",
+        help="Airflow's name of the warehouse (%(default)s)",
+    )  # fmt: skip
+    made.add_argument(
+        "--key", action="append", default=[], metavar="COLUMN",
+        help="what names a row; may be repeated",
+    )  # fmt: skip
+    made.add_argument("--cursor", metavar="COLUMN", help="when a row became known")
+    made.add_argument("--to", metavar="FILE", help="else in feeds/ and expectations/")
+    made.add_argument("--force", action="store_true", help="overwrite what is there")
+    made.set_defaults(run=feed_new)
     made = kinds.add_parser("check", help="check one feed file", parents=[shared])
     made.add_argument("file", metavar="FILE")
     made.set_defaults(run=feed_check)

@@ -71,6 +71,14 @@ class Wiring:
             ConfigurationError: there is none of this name.
             FeedError: with all that is wrong with it.
         """
+        return load(self.feed_file(name))
+
+    def feed_file(self, name: str) -> Path:
+        """Return the file of a feed.
+
+        Raises:
+            ConfigurationError: there is none of this name.
+        """
         names = self.feed_names()
         if name not in names:
             close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
@@ -80,7 +88,7 @@ class Wiring:
                 else f"there are {', '.join(names)}."
             )
             raise ConfigurationError(f"There is no feed {name!r}; {meant}")
-        return load(self.home / "feeds" / f"{name}.yaml")
+        return self.home / "feeds" / f"{name}.yaml"
 
     def feeds(self, name: str | None = None) -> list[Feed]:
         """Read one feed, or all."""
@@ -90,8 +98,12 @@ class Wiring:
 
     def source(self, feed: Feed) -> Source:
         """Return the feed's rows in its warehouse."""
-        url = self._url("warehouse", {feed.connections.warehouse})
-        return Source(_engine("warehouse", url), feed, self.home / "feeds")
+        engine = self.warehouse(feed.connections.warehouse)
+        return Source(engine, feed, self.home / "feeds")
+
+    def warehouse(self, conn_id: str) -> sa.Engine:
+        """Return an engine for the warehouse of this connection."""
+        return _engine("warehouse", self._url("warehouse", {conn_id}))
 
     def ledger(self, *feeds: Feed) -> Ledger:
         """Return the ledger of these feeds, which must be one."""
@@ -145,7 +157,10 @@ class Wiring:
         own = variable(feed.connections.meta)
         faults = []
         if not token:
-            faults.append(f"No access token: set META_CAPI_TOKEN, or {own}.")
+            faults.append(
+                f"No access token: set META_CAPI_TOKEN, or {own}; Events Manager makes "
+                "one in the dataset's settings."
+            )
         if not (dataset := self._dataset(given)):
             faults.append(f"No dataset: set META_CAPI_DATASET, or {own}.")
         if faults:
