@@ -21,7 +21,7 @@ from tests.ledger.small_world import World, small_world
 
 from demo.postgres import Postgres
 from meta_capi import spec
-from meta_capi.catalogue import REASONS
+from meta_capi.catalogue import CATALOGUE
 from meta_capi.cli import main
 from meta_capi.desk import COVER_SECONDS, LEASE_SECONDS
 from meta_capi.dispatch import Patience
@@ -206,7 +206,7 @@ def _model(annotation: Any) -> Any:
 
 def _dotted(page: str) -> list[str]:
     """Return the dotted words that begin as a reason or as a feed's field does."""
-    first = {code.partition(".")[0] for code in REASONS} | set(Feed.model_fields)
+    first = {code.partition(".")[0] for code in CATALOGUE} | set(Feed.model_fields)
     return [
         span
         for span in spans(page)
@@ -219,7 +219,7 @@ def _dotted(page: str) -> list[str]:
 def test_every_reason_and_every_field_of_a_feed_named_exists(
     page: str, name: str
 ) -> None:
-    assert name in REASONS or _is_part_of_a_feed(name)
+    assert name in CATALOGUE or _is_part_of_a_feed(name)
 
 
 def test_every_feed_shown_is_one() -> None:
