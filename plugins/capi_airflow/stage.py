@@ -184,7 +184,8 @@ class Stage:
             return Interval(start.astimezone(UTC), end.astimezone(UTC))
         if start or end:
             raise ConfigurationError(
-                "The form names one end of the interval; name both."
+                "The form has only one of the dates *From* and *Up to*; fill in both, or "
+                "leave both empty."
             )
         start, end = (
             self.context.get("data_interval_start"),
@@ -192,7 +193,7 @@ class Stage:
         )
         if start is None or end is None:
             raise ConfigurationError(
-                "This run has no data interval. Trigger it with *start* and *end* in the "
+                "This run has no data interval. Trigger it with *From* and *Up to* in the "
                 "form, or with a logical date."
             )
         return Interval(start - (end - start) * self.feed.lookback, end)
