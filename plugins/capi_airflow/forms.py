@@ -1,4 +1,8 @@
-"""The trigger forms: what a person may choose for a run, and what Airflow refuses."""
+"""The trigger forms: what a person may choose for a run, and what Airflow refuses.
+
+Where Airflow refuses a value, it shows the field's whole schema; `expected`, a word that
+JSON Schema does not know, is there for the person who reads it.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +15,10 @@ from meta_capi.errors import ConfigurationError
 
 __all__ = ["refuse_strangers", "replay_form", "send_form", "tend_form"]
 
-_INSTEAD = "Which rows (empty: the run's own data interval)"
-_ONLY = "Known when (empty: at any time)"
+_INSTEAD = "Dates (leave empty for the run's own data interval)"
+_ONLY = "Dates (leave empty for any time)"
+_CODE = "a code as TEST12345, of Events Manager"
+_REASON = "a code as currency.unknown"
 
 
 def send_form() -> dict[str, Param]:
@@ -22,25 +28,31 @@ def send_form() -> dict[str, Param]:
             False,
             type="boolean",
             title="Dry run",
-            description="Build and check every event; send nothing.",
+            description="Build and check every event, and send nothing. The outcome is on the "
+            "Conversions page.",
         ),
         "test_event_code": Param(
             None,
             type=["null", "string"],
             pattern="^[A-Za-z0-9_-]{4,40}$",
             title="Test event code",
-            description="From Events Manager, as TEST12345. These are real events for Meta; "
-            "a production connection refuses them.",
+            expected=_CODE,
+            description=f"Empty, or {_CODE} (Test events). Meta uses such events as it uses "
+            "all others; so only a test dataset's connection takes them.",
         ),
         "limit": Param(
             None,
             type=["null", "integer"],
             minimum=1,
             title="Limit",
-            description="Send at most this many events per shard; the rest stay pending.",
+            description="Send at most this many events (of each shard, where a run is large). "
+            "The rest stay pending until a run over the same rows sends them.",
         ),
         "start": _moment(
-            "From", "Read rows that became known from this moment on.", _INSTEAD
+            "From",
+            "Send the rows that reached the warehouse from this moment on, whenever the "
+            "conversions happened. Not for a backfill: each of its runs has its own dates.",
+            _INSTEAD,
         ),
         "end": _moment("Up to", "Up to, but without, this moment.", _INSTEAD),
     }
@@ -82,7 +94,9 @@ def replay_form(feeds: list[str]) -> dict[str, Param]:
             type=["null", "string"],
             pattern=r"^[a-z_]+(\.[a-z0-9_]+){1,2}$",
             title="Reason",
-            description="Only deliveries with this reason, as currency.unknown.",
+            expected=_REASON,
+            description=f"Only deliveries with this reason: {_REASON}, of the Conversions "
+            "page. Empty for all.",
         ),
         "keys": Param(
             None,
@@ -92,7 +106,7 @@ def replay_form(feeds: list[str]) -> dict[str, Param]:
             description="Only these conversions, one key a line. Empty for all.",
         ),
         "start": _moment(
-            "From", "Only rows that became known from this moment on.", _ONLY
+            "From", "Only rows that reached the warehouse from this moment on.", _ONLY
         ),
         "end": _moment("Up to", "Up to, but without, this moment.", _ONLY),
     }

@@ -190,7 +190,8 @@ class Stage:
             return Interval(start.astimezone(UTC), end.astimezone(UTC))
         if start or end:
             raise ConfigurationError(
-                "The form names one end of the interval; name both.",
+                "The form has only one of the dates *From* and *Up to*; fill in both, or "
+                "leave both empty.",
                 code="fault.form",
             )
         start, end = (
@@ -199,7 +200,7 @@ class Stage:
         )
         if start is None or end is None:
             raise ConfigurationError(
-                "This run has no data interval. Trigger it with *start* and *end* in the "
+                "This run has no data interval. Trigger it with *From* and *Up to* in the "
                 "form, or with a logical date.",
                 code="fault.interval",
             )

@@ -171,6 +171,11 @@ def send_keys(log: Log, stage: Stage, run: Run, keys: Sequence[str]) -> Tally:
     stage.ledger.close_run(
         run,
         state="reported",
-        outcome={"outcomes": dict(tally.outcomes), "rows": tally.rows},
+        outcome={
+            "outcomes": dict(tally.outcomes),
+            "rows": tally.rows,
+            "requests": tally.requests,
+            "accepted_now": tally.accepted_now,
+        },
     )
     return tally

@@ -207,8 +207,8 @@ class TestTheForm:
     @pytest.mark.parametrize(
         ("form", "told"),
         [
-            ({"start": None, "end": None}, "no data interval. Trigger it with *start*"),
-            ({"end": None}, "names one end of the interval; name both"),
+            ({"start": None, "end": None}, "no data interval. Trigger it with *From*"),
+            ({"end": None}, "only one of the dates *From* and *Up to*"),
             ({"start": "2026-01-01T00:00:00"}, "need a zone"),
             ({"start": "last tuesday"}, "are written as"),
             (

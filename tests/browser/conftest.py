@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Frame, Page, sync_playwright
+from playwright.sync_api import Browser, Frame, Page, expect, sync_playwright
 from tests.journeys.conftest import Demo
 from tools.browser import ADVICE, found
 
@@ -134,6 +134,7 @@ def visitor(demo: Demo) -> Iterator[Visitor]:
     path = found()
     assert path, ADVICE
     demo.airflow.ask("GET", "/version")
+    expect.set_options(timeout=PATIENCE)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
         yield Visitor(demo, browser, demo.airflow._token)

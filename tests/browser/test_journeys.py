@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from urllib.parse import unquote
 
 import pytest
 from playwright.sync_api import expect
 from tests.browser.conftest import FEED, Visitor
 from tests.journeys.conftest import Demo
+
+from demo.__main__ import DATASET
+from meta_capi.names import event_id
 
 pytestmark = pytest.mark.slow
 
@@ -20,7 +24,7 @@ def test_somebody_signs_in_and_sees_a_runs_outcome(
 ) -> None:
     ((run_no, outcome),) = demo.sql(
         "select run_no, outcome from capi.runs where feed = %s and state = 'reported'"
-        " order by (outcome ->> 'rows')::int desc limit 1", FEED,
+        " order by (outcome ->> 'rows')::int desc, run_no desc limit 1", FEED,
     )  # fmt: skip
     user, password = demo.airflow.login
     with visitor.window(signed_in=False) as window:
@@ -39,16 +43,22 @@ def test_somebody_signs_in_and_sees_a_runs_outcome(
         told = frame.locator("main").inner_text()
         for state, count in outcome["outcomes"].items():
             assert re.search(rf"{state.replace('_', ' ')}\s+{count:,}\b", told), state
+        assert "Reported: every row has its outcome" in told
+        reasons = Counter(outcome["reasons"]).most_common(3)
+        assert reasons
+        for code, count in reasons:
+            assert re.search(rf"{re.escape(code)}\s.*\s{count:,}\b", told), code
         # And from there to Airflow's grid.
         frame.locator("a[data-airflow]").first.click()
         page.wait_for_url(f"**/dags/{DAG}/runs/**")
 
 
 def test_somebody_finds_why_an_order_was_not_sent(demo: Demo, visitor: Visitor) -> None:
-    ((key,),) = demo.sql(
-        "select source_key from capi.deliveries where feed = %s and state = 'refused' limit 1",
-        FEED,
-    )
+    ((key, email),) = demo.sql(
+        "select order_id, email from shop.offline_purchases where email like '%%@%%'"
+        " and order_id in (select source_key from capi.deliveries"
+        " where feed = %s and state = 'refused') limit 1", FEED,
+    )  # fmt: skip
     with visitor.window() as window:
         window.go("/plugin/conversions/capi/search")
         frame = window.frame()
@@ -63,9 +73,19 @@ def test_somebody_finds_why_an_order_was_not_sent(demo: Demo, visitor: Visitor) 
         story.get_by_role("button", name="Preview its payload, masked").click()
         expect(frame.locator("pre")).to_contain_text('"event_name": "Purchase"')
         assert re.search(r'"em": \["[0-9a-f]{4}…"\]', frame.locator("pre").inner_text())
+        assert email.strip().lower() not in frame.content().lower()
 
 
 def test_somebody_replays_what_is_in_quarantine(demo: Demo, visitor: Visitor) -> None:
+    ((key,),) = demo.sql(
+        "select source_key from capi.deliveries where feed = %s"
+        " and state = 'quarantined' and reason = 'currency.unknown'"
+        " order by cursor_at desc limit 1", FEED,
+    )  # fmt: skip
+    before = demo.received()
+    demo.sql(
+        "update shop.offline_purchases set currency = 'EUR' where order_id = %s", key
+    )
     with visitor.window() as window:
         window.go(f"/plugin/conversions/capi/feeds/{FEED}/held")
         frame = window.frame()
@@ -81,6 +101,7 @@ def test_somebody_replays_what_is_in_quarantine(demo: Demo, visitor: Visitor) ->
         run_id = unquote(str(link.get_attribute("href")).rsplit("/", 1)[1])
         assert demo.end_of("replay_deliveries", run_id) == "success"
         assert "currency.unknown" in demo.log_of("replay_deliveries", run_id)
+        assert demo.received() == before
 
         form.get_by_role("checkbox").uncheck()
         form.get_by_role("button").click()
@@ -96,10 +117,13 @@ def test_somebody_replays_what_is_in_quarantine(demo: Demo, visitor: Visitor) ->
         "select who, why from capi.acts where kind = 'replay' order by act_no desc limit 1"
     )
     assert (who, why) == ("airflow:admin", "the currencies were mended")
+    # What was mended went out, once; what was not is held again.
+    assert demo.received() == before | {event_id(DATASET, "Purchase", key): 1}
 
 
 def test_a_task_leads_to_its_runs_page(demo: Demo, visitor: Visitor) -> None:
-    run_id = demo.runs(DAG)[-1]["dag_run_id"]
+    *_, run = (run for run in demo.runs(DAG) if run["state"] == "success")
+    run_id = run["dag_run_id"]
     path = f"/dags/{DAG}/dagRuns/{run_id}/taskInstances/report/links"
     ((name, url),) = demo.airflow.ask("GET", path)["extra_links"].items()
     with visitor.window() as window:
