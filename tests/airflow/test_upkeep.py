@@ -21,6 +21,7 @@ from tests.airflow.world import DATASET, TOKEN, Messages, World
 from tests.conftest import Database
 from tests.ledger.copies import copied, put_copy_back
 
+from capi_airflow.ending import TaskEnded
 from capi_airflow.operators import DeliverOperator, PlanOperator
 from capi_airflow.stage import Stage
 from capi_airflow.tending import ReplayOperator, TendOperator
@@ -93,7 +94,7 @@ def test_a_worker_that_cannot_begin_does_not_look_like_a_lost_one(
     world.connect_all(monkeypatch, "", environment="production")
     operator = DeliverOperator(task_id="deliver", feed=FEED, shard={})
 
-    with pytest.raises(Exception, match="test event code is refused"):
+    with pytest.raises(TaskEnded, match="test event code is refused"):
         operator.execute(given)
 
     assert world.sql("select count(*) from capi.workers") == [(0,)]
@@ -246,7 +247,7 @@ def test_a_replay_that_nobody_gives_a_reason_for_changes_nothing(world: World) -
     }  # fmt: skip
     given["dag"].params = given["params"]
 
-    with pytest.raises(Exception, match="Say why"):
+    with pytest.raises(TaskEnded, match="Say why"):
         ReplayOperator(task_id="replay").execute(given)
 
     assert world.sql("select count(*) from capi.acts") == [(0,)]
