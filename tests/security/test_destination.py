@@ -122,10 +122,12 @@ class TestMetasAddress:
 @pytest.mark.matrix("X1", "X6", "X7", "X8")
 class TestTheSecrets:
     def test_the_token_is_read_from_the_connection_and_nowhere_else(self) -> None:
-        """One module of the plugin asks for connections, and none for a variable of it."""
+        """One module of the plugin asks for Meta's, and none for a variable of it."""
         plugins = [m for m in modules_of_the_house() if m.path.startswith("plugins/")]
         asking = {m.path for m in plugins if "get_connection" in m.source}
-        assert asking == {"plugins/capi_airflow/hook.py"}
+        # The channels of alerts have connections of their own.
+        channels = {"plugins/capi_airflow/channels.py"}
+        assert asking - channels == {"plugins/capi_airflow/hook.py"}
         line = {
             f"plugins/capi_airflow/{each}.py" for each in ("hook", "transport", "stage")
         }

@@ -74,7 +74,7 @@ class Clumsy(FeedOperator):
     """A task with a fault that nobody foresaw."""
 
     def __init__(self, *, library: str, **kwargs: Any) -> None:
-        super().__init__(task_id="clumsy", feed="none", **kwargs)
+        super().__init__(task_id="clumsy", feed="offline_purchases", **kwargs)
         self.library = library
 
     def step(self, stage: Stage) -> Any:

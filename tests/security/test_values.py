@@ -16,6 +16,7 @@ from tests.security.conftest import FEED, PURCHASES, Nest
 
 from capi_airflow.ending import FinalFault
 from capi_airflow.forms import refuse_strangers, replay_form, send_form
+from capi_airflow.notify import TellFailure
 from capi_airflow.operators import DeliverOperator, PlanOperator, PreflightOperator
 from capi_airflow.tending import ReplayOperator
 from graph_simulator import Fault, FaultKind
@@ -183,8 +184,12 @@ class TestTheDags:
         for dag in read_folder().values():
             for task in dag.tasks:
                 assert getattr(task, "map_index_template", None) is None
-                for event in ("execute", "failure", "success", "retry", "skipped"):
+                for event in ("execute", "success", "retry", "skipped"):
                     assert not getattr(task, f"on_{event}_callback", None)
+                # Of the notifier Airflow renders what `template_fields` names: nothing.
+                for callback in getattr(task, "on_failure_callback", None) or ():
+                    assert type(callback) is TellFailure
+                    assert not callback.template_fields
 
     def test_no_text_of_the_product_is_a_template_of_params_or_conf(self) -> None:
         braces = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
