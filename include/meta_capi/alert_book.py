@@ -8,12 +8,12 @@ then it is told again.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any, Final
 
-from meta_capi.alerts import ABOUT, HISTORY, Alert, Judged, Kind, Outlook
+from meta_capi.alerts import ABOUT, HISTORY, About, Alert, Judged, Kind, Outlook
 from meta_capi.feed import Feed
 from meta_capi.ledger import Ledger
 from meta_capi.lifecycle import State
@@ -43,6 +43,11 @@ class News:
     raised_at: datetime
     closed_at: datetime | None = None
     told_at: datetime | None = None
+
+    @property
+    def about(self) -> About:
+        """What there is to know about its kind."""
+        return ABOUT[self.kind]
 
     @property
     def state(self) -> str:
@@ -143,14 +148,18 @@ def give_back(ledger: Ledger, channel: str, news: list[News]) -> None:
     _do(ledger, "give_back", alert_ids=[n.alert_id for n in news], channel=channel)
 
 
-def open_alerts(ledger: Ledger, feed: str | None = None) -> list[dict[str, Any]]:
-    """Return what is open, of a feed or of all."""
-    return _ask(ledger, "open", feed=feed)
+def open_alerts(ledger: Ledger, feeds: Sequence[str]) -> dict[str, list[News]]:
+    """Return what is open, oldest first; nothing for a feed where all is well."""
+    found: defaultdict[str, list[News]] = defaultdict(list)
+    for row in _ask(ledger, "open", feeds=list(feeds)):
+        feed = row.pop("feed")
+        found[feed].append(News(**{**row, "kind": Kind(row["kind"])}))
+    return dict(found)
 
 
 def message(feed: str, news: News, link: str | None) -> Message:
     """Say it in words: what, since when, what to do."""
-    about = ABOUT[news.kind]
+    about = news.about
     if news.closed_at:
         lasted = ago(news.closed_at - news.raised_at)
         text = f"{about.over} It lasted {lasted}, since {moment(news.raised_at)}."

@@ -50,7 +50,7 @@ class TestAnAlertIsTold:
         for expected in ([(Kind.QUARANTINED, "new")], [], []):
             note(bench, held())
             assert tell(bench) == expected
-        assert len(alert_book.open_alerts(bench.ledger, FEED)) == 1
+        assert len(alert_book.open_alerts(bench.ledger, [FEED])[FEED]) == 1
 
     def test_to_each_channel_for_itself(self, bench: Bench) -> None:
         note(bench, held())
@@ -94,7 +94,7 @@ class TestAnAlertIsOver:
         note(bench, FINE)
         assert tell(bench) == [(Kind.QUARANTINED, "over")]
         assert tell(bench) == []
-        assert alert_book.open_alerts(bench.ledger) == []
+        assert alert_book.open_alerts(bench.ledger, [FEED]) == {}
 
     def test_what_swings_about_a_threshold_is_one_alert(self, bench: Bench) -> None:
         heard = []
@@ -127,9 +127,8 @@ class TestAnAlertIsOver:
         tell(bench)
         bench.pass_time(2 * HOUR)
         note(bench, {Kind.REFUSED: None})
-        assert [each["kind"] for each in alert_book.open_alerts(bench.ledger)] == [
-            Kind.QUARANTINED
-        ]
+        [standing] = alert_book.open_alerts(bench.ledger, [FEED])[FEED]
+        assert standing.kind is Kind.QUARANTINED
 
 
 class TestTwoAtOnce:

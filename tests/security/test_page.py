@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from html import escape
 
 import psycopg
 import pytest
@@ -213,6 +214,19 @@ class TestWhoseDeliveries:
         assert "Nobody knows this key" in others.text
         asked = {"key": f"{PURCHASE}-1", "feed": PURCHASE}
         assert site.ask("leads", "POST", "/search", asked).status_code == 403
+
+    def test_open_alerts_are_shown_to_whom_the_feed_is(self, site: Site) -> None:
+        sentence = "12.0% of the rows of today are <in> quarantine."
+        with psycopg.connect(site.dsn) as connection:
+            connection.execute(
+                "insert into capi.alerts (feed, kind, sentence, figure)"
+                " values (%s, 'quarantined_share', %s, 0.12)", (PURCHASE, sentence),
+            )  # fmt: skip
+        for path in ("/", f"/feeds/{PURCHASE}"):
+            shown = site.ask("admin", "GET", path).text
+            assert escape(sentence) in shown
+            assert "then replay." in shown  # what to do about it
+        assert escape(sentence) not in site.ask("leads", "GET", "/").text
 
     def test_the_replay_is_left_to_airflow_which_asks_for_another_right(
         self, site: Site

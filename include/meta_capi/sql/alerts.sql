@@ -116,7 +116,7 @@ where alert_id = any(%(alert_ids)s) and channel = %(channel)s;
 
 -- name: open
 -- What is open.
-select alert_id, feed, kind, sentence, figure, raised_at, last_seen
+select alert_id, feed, kind, sentence, figure, raised_at
 from capi.alerts
-where closed_at is null and (%(feed)s::text is null or feed = %(feed)s)
-order by feed, kind;
+where closed_at is null and feed = any(%(feeds)s)
+order by feed, raised_at, kind;

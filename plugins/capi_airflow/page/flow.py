@@ -11,7 +11,8 @@ from capi_airflow.page import charts
 from capi_airflow.page.guard import Reader, ReaderDep
 from capi_airflow.page.house import House
 from capi_airflow.page.view import now, page
-from meta_capi import insight, overview
+from meta_capi import alert_book, insight, overview
+from meta_capi.alert_book import News
 from meta_capi.answers import Expiring
 from meta_capi.catalogue import CATALOGUE, EFFECTS
 from meta_capi.errors import CapiError
@@ -35,16 +36,20 @@ def flow(request: Request, who: ReaderDep, days: Days = 30) -> Response:
     """Show every feed's funnel, and what needs a person."""
     span = Span.back(days, now().date())
     found: list[Figures] = []
+    alerts: dict[str, list[News]] = {}
     for names in _by_ledger(who).values():
         try:
-            found += overview.figures(who.house.ledger(names[0]), names, span)
+            ledger = who.house.ledger(names[0])
+            found += overview.figures(ledger, names, span)
+            alerts |= alert_book.open_alerts(ledger, names)
         except CapiError as error:
             who.house.troubles.append(str(error))
     lines = [(each, charts.days(each)) for each in found]
     silent = [name for name in who.feeds if name not in {each.feed for each in found}]
     return page(
         request, "flow.html", house=who.house, lines=lines, days=days, span=span,
-        silent=silent, expiring={each.feed: _expiring(who.house, each.feed) for each in found},
+        silent=silent, alerts=alerts,
+        expiring={each.feed: _expiring(who.house, each.feed) for each in found},
         broken={name: why for name, why in who.house.broken.items() if name in who.feeds},
     )  # fmt: skip
 
@@ -72,6 +77,7 @@ def one_feed(
             )
             for each in found
         ],
+        alerts=alert_book.open_alerts(ledger, [feed]),
         expiring=_expiring(who.house, feed), traffic=traffic,
         latency=charts.latency(traffic), gates=overview.gates(ledger, feed, 8),
         runs=insight.runs(ledger, feed, 8),
