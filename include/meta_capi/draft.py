@@ -40,9 +40,9 @@ _DOUBTS: Final[Mapping[str, str]] = {
     "client_ip_address": "by its name; the customer's address, not a server's?",
 }
 _PLACES: Final[Mapping[str, str]] = {
-    "physical_store": "store shop pos filiale kasse kassa kassen bon bons beleg receipt"
+    "physical_store": "store shop pos filial kasse kassa kassen bon bons beleg receipt"
     " branch laden tienda magasin boutique winkel negozio loja caisse caja",
-    "phone_call": "call anruf telefonat hotline llamada appel chiamata",
+    "phone_call": "call phone anruf telefon hotline llamada appel chiamata",
     "system_generated": "lead crm deal opportunity subscription",
     "chat": "chat",
 }
@@ -170,14 +170,22 @@ def _place(picks: Picks) -> tuple[str, str]:
     """Return where it happened, and why that is thought."""
     if "lead_id" in picks.roles:
         return "system_generated", "as all events of a CRM"
-    names = [_words(each) for each in (picks.table.name, *picks.table.kinds)]
-    for place, hints in _PLACES.items():
-        # A column tells as much of stores alone: many a table has a caller or a status.
-        looked_at = names if place == "physical_store" else names[:1]
-        if any(_speaks_of(hints, words) for words in looked_at):
-            more = "; Meta takes it for 62 days, all else for 7"
-            return place, "by a name" + more * (place == "physical_store")
-    return "other", "nothing says where; physical_store, phone_call, email, chat, …?"
+    # A schema is often called shop, whatever is in it.
+    own = _words(picks.table.name.rpartition(".")[2])
+    places = [place for place, hints in _PLACES.items() if _speaks_of(hints, own)]
+    # A column tells as much of stores alone: many a table has a caller or a status.
+    stores = _PLACES["physical_store"]
+    if not places and any(
+        _speaks_of(stores, _words(each)) for each in picks.table.kinds
+    ):
+        places = ["physical_store"]
+    if not places:
+        return (
+            "other",
+            "nothing says where; physical_store, phone_call, email, chat, …?",
+        )
+    more = "; Meta takes it for 62 days, all else for 7"
+    return places[0], "by a name" + more * (places[0] == "physical_store")
 
 
 def _speaks_of(hints: str, words: Iterable[str]) -> bool:

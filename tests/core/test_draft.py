@@ -152,6 +152,24 @@ class TestWhatIsGuessed:
             "key.missing", "key.duplicate", "time.missing",
         ]  # fmt: skip
 
+    @pytest.mark.parametrize(
+        ("table", "column", "place"),
+        [
+            ("shop.phone_orders", "agent_id", "phone_call"),
+            ("shop.phone_orders", "store_id", "phone_call"),
+            ("shop.orders", "filialNr", "physical_store"),
+            ("shop.orders", "callerName", "other"),
+            ("sales.crm_deals", "owner", "system_generated"),
+        ],
+    )
+    def test_the_tables_own_name_says_where_else_a_column_of_stores(
+        self, table: str, column: str, place: str
+    ) -> None:
+        columns = {**SALES, "nr": Kind.TEXT, column: Kind.TEXT}
+        del columns["bonNr"]
+        text = drafted(columns, ("nr",), name=table).feed
+        assert f"\n  action_source: {place}  # guess: " in text
+
     def test_each_choice_among_columns_is_marked(self) -> None:
         text = drafted(SALES, ("bonNr",)).feed
         chosen = [line for line in text.splitlines() if any(c in line for c in SALES)]
