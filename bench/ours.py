@@ -22,6 +22,7 @@ from sqlalchemy import Engine, create_engine
 from bench.jobs import serve
 from bench.party import ROOT
 from bench.world import DATASET
+from capi_airflow.process import collect_seldom
 from capi_airflow.transport import Destination, Line
 from meta_capi.built import Built, Columns
 from meta_capi.desk import Desk
@@ -308,6 +309,7 @@ def report(job: Job) -> Job:
 
 
 if __name__ == "__main__":
+    collect_seldom()  # as every task of ours does
     serve(
         {
             "plan": plan, "validate": validate, "deliver": deliver_shard,

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
-import gc
-import os
 import resource
 import signal
-import stat
-import sys
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -20,20 +15,15 @@ from capi_airflow.ending import Log, RetryWhatPasses, told_plainly
 from capi_airflow.forms import refuse_strangers
 from capi_airflow.links import RunPageLink, catalogue_address
 from capi_airflow.pace import Progress
+from capi_airflow.process import collect_seldom, end_with_supervisor
 from capi_airflow.stage import Stage
 from capi_airflow.story import labelled, outcome_table, reasons_lines
 from meta_capi.errors import ConfigurationError
 from meta_capi.source import Interval
 from meta_capi.words import ago, moment, number
 
-__all__ = ["FeedOperator", "end_with_supervisor", "tell_rescue", "tell_tally"]
+__all__ = ["FeedOperator", "tell_rescue", "tell_tally"]
 
-# From <linux/prctl.h>.
-_PR_SET_PDEATHSIG: Final = 1
-# Python looks for cycles after every 700 new objects, and now and then through all of
-# Airflow. Rows hold none: at 700 the looking took half of reading and an eighth of a
-# delivery (measured; 100,000 costs no memory that shows).
-_OBJECTS_PER_COLLECTION: Final = 100_000
 _MODES: Final = {
     "send": "send",
     "dry_run": "dry run: every event is built and checked, nothing is sent",
@@ -56,7 +46,7 @@ class FeedOperator(BaseOperator):
     def execute(self, context: Mapping[str, Any]) -> Any:
         """Run the task's one step; expected faults end in a sentence, not in a traceback."""
         end_with_supervisor()
-        gc.set_threshold(_OBJECTS_PER_COLLECTION)
+        collect_seldom()
         with told_plainly(self.log, context):
             refuse_strangers(context["params"], context["dag"].params)
             stage = Stage(self.feed, context)
@@ -106,22 +96,6 @@ class FeedOperator(BaseOperator):
                 )
         yield "Mode", self.mode(stage)
         yield "Started", stage.started
-
-
-def end_with_supervisor() -> None:
-    """Let the kernel send this task SIGTERM when its supervisor dies.
-
-    Airflow leaves such a task working beside its own retry (seen on 3.3.2). SIGTERM, for
-    what has begun is then ended in order. Where there is no supervisor, as under `airflow
-    dags test`, or no such kernel, nothing happens: the ledger's leases hold without it.
-    """
-    # A task's standard input is the line to its supervisor.
-    if sys.platform != "linux" or not stat.S_ISSOCK(os.fstat(0).st_mode):
-        return
-    supervisor = os.getppid()
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-    if os.getppid() != supervisor:  # It died a moment ago, and the kernel said nothing.
-        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def tell_rescue(log: Log, stage: Stage) -> None:

@@ -10,8 +10,8 @@ import ctypes
 from datetime import timedelta
 from typing import Any
 
-from capi_airflow.base import _PR_SET_PDEATHSIG
 from capi_airflow.operators import DeliverOperator
+from capi_airflow.process import _PR_SET_PDEATHSIG
 
 __all__ = ["dag_policy", "task_policy"]
 
