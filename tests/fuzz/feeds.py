@@ -26,6 +26,21 @@ def shipped() -> list[Feed]:
     return list(load_all(SHIPPED).values())
 
 
+def _alerts(chance: Random) -> dict[str, Any]:
+    shares = ("quarantined_share", "refused_share", "unusual_share")
+    counts = ("least_rows", "empty_days", "least_usual", "in_doubt", "expiring")
+    times = (
+        "in_doubt_after", "expiring_within", "token_expires_within",
+        "graph_version_within", "remind_after",
+    )  # fmt: skip
+    return {
+        **{name: chance.choice((None, 0.1, 1)) for name in shares},
+        **{name: chance.choice((None, 1, 14)) for name in counts},
+        **{name: chance.choice((None, "PT1H", "P14D")) for name in times},
+        "failures": chance.choice((None, False)),
+    }
+
+
 def document(chance: Random) -> dict[str, Any]:
     """Return a right feed as data: any option, on or off."""
 
@@ -66,6 +81,7 @@ def document(chance: Random) -> dict[str, Any]:
         "start_date": "2026-01-01",
         "lookback": maybe(3),
         "catch_up": maybe(False),
+        "alerts": _alerts(chance),
         "connections": maybe({"warehouse": "w", "ledger": "l", "meta": "m"}),
         "source": {
             "table": "shop.rows" if table else None,

@@ -47,7 +47,10 @@ def test_a_run_that_cannot_go_on_says_why_and_shows_no_traceback(demo: Demo) -> 
     assert "error_detail" not in log, "that is a traceback"
     assert "Traceback" not in log
     told = [each["event"] for each in lines(log) if each["level"] == "error"]
-    assert told[0] == "The form names one end of the interval; name both."
+    assert told[0] == (
+        "The form has only one of the dates *From* and *Up to*; fill in both, or leave "
+        "both empty."
+    )
     assert told[1].startswith("fault.form: ")
     assert told[2].endswith("/capi/reasons#fault.form")
     assert told[-1].startswith("Next: Trigger the DAG again")

@@ -26,7 +26,7 @@ from tests.ledger.small_world import CANARIES, DATASET, TOKEN, World, small_worl
 from demo.postgres import Postgres
 from graph_simulator import Fault, FaultKind
 from meta_capi import insight
-from meta_capi.catalogue import reason
+from meta_capi.catalogue import PAGE, anchor, reason
 from meta_capi.cli import main
 from meta_capi.lifecycle import State
 from meta_capi.names import event_id
@@ -112,7 +112,8 @@ class TestExplain:
         assert done.code == 1
         assert f"Ledger {state} since" in done.words
         assert f"{code}: {reason(code).meaning}" in done.words
-        assert done.words.endswith(f"Next {' '.join(reason(code).action.split())}")
+        assert f"Next {' '.join(reason(code).action.split())}" in done.words
+        assert done.words.endswith(f"Page {PAGE}#{anchor(code)}")
 
     def test_an_accepted_conversion_needs_nothing(self, run: Run) -> None:
         done = run("explain", "ok-1")
@@ -126,7 +127,8 @@ class TestExplain:
         assert done.code == 1
         assert "In doubt since" in done.words
         assert "unknown" in done.words
-        assert done.words.endswith(reason("doubt.held").action)
+        assert reason("doubt.held").action in done.words
+        assert done.words.rpartition(" ")[2].startswith(f"{PAGE}#answer.")
 
     def test_the_way_of_a_refused_event_is_told_from_the_first_batch(
         self, run: Run, world: World
