@@ -36,7 +36,7 @@ def _alerts(chance: Random) -> dict[str, Any]:
     return {
         **{name: chance.choice((None, 0.1, 1)) for name in shares},
         **{name: chance.choice((None, 1, 14)) for name in counts},
-        **{name: chance.choice((None, "PT1H", "P14D")) for name in times},
+        **{name: chance.choice((None, "30m", "7d")) for name in times},
         "failures": chance.choice((None, False)),
     }
 
