@@ -1,4 +1,7 @@
-"""An Airflow for these tests alone: its settings stand before its first import."""
+"""An Airflow for these tests alone: its settings stand before its first import.
+
+For the same reason what needs Airflow is imported by the fixtures.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,17 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import sqlalchemy as sa
+
+if TYPE_CHECKING:
+    from tests.airflow.world import World
+    from tests.conftest import Database
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -31,3 +44,33 @@ def _settle_airflow() -> None:
 
 
 _settle_airflow()
+
+
+@pytest.fixture(scope="session")
+def airflow_database() -> None:
+    """Give `dag.test()` the metadata it wants, and our Variables a place."""
+    from airflow.utils.db import initdb
+
+    initdb()
+
+
+@pytest.fixture
+def world(
+    database: Database, monkeypatch: pytest.MonkeyPatch, airflow_database: None
+) -> Iterator[World]:
+    """A small shop, a ledger, the local Graph API, and connections to them."""
+    from tests.airflow.world import DATASET, TOKEN, World
+
+    from demo.warehouse import load
+    from graph_simulator import Simulator
+    from meta_capi.ledger import Ledger
+
+    until = datetime.now(UTC).replace(microsecond=0)
+    load(database.dsn, until=until, scale=0.02)
+    engine = sa.create_engine(database.url, hide_parameters=True)
+    Ledger(engine).migrate()
+    engine.dispose()
+    with Simulator(datasets=[DATASET], tokens=[TOKEN]) as sim:
+        world = World(sim, until, database.dsn)
+        world.connect_all(monkeypatch, sim.url)
+        yield world

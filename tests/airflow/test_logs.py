@@ -3,35 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from collections.abc import Callable
 
 import pytest
-import sqlalchemy as sa
-from airflow.utils.db import initdb
-from tests.airflow.world import DATASET, TOKEN, World
-from tests.conftest import Database
+from tests.airflow.world import DATASET, World
 
-from demo.warehouse import load
-from graph_simulator import Fault, FaultKind, Simulator
+from graph_simulator import Fault, FaultKind
 from meta_capi.catalogue import CATALOGUE
-from meta_capi.ledger import Ledger
 
 PURCHASES = "send_offline_purchases"
-
-
-@pytest.fixture
-def world(database: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    initdb()
-    until = datetime.now(UTC).replace(microsecond=0)
-    load(database.dsn, until=until, scale=0.02)
-    engine = sa.create_engine(database.url, hide_parameters=True)
-    Ledger(engine).migrate()
-    engine.dispose()
-    with Simulator(datasets=[DATASET], tokens=[TOKEN]) as sim:
-        world = World(sim, until, database.dsn)
-        world.connect_all(monkeypatch, sim.url)
-        yield world
 
 
 @pytest.fixture

@@ -13,12 +13,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 from airflow.sdk.log import redact
-from airflow.utils.db import initdb
 from tests.airflow.people import MailServer, Web
 from tests.airflow.world import DATASET, TOKEN, Messages, World
-from tests.conftest import Database
 
 from capi_airflow import notify
 from capi_airflow.channels import VARIABLE, channels
@@ -27,11 +24,9 @@ from capi_airflow.notify import TellFailure
 from capi_airflow.postbox import UndeliveredError, post_json
 from capi_airflow.stage import Stage
 from capi_airflow.tending import TendOperator
-from demo.warehouse import load
-from graph_simulator import Fault, FaultKind, Simulator
+from graph_simulator import Fault, FaultKind
 from meta_capi.alerts import Kind
 from meta_capi.errors import ConfigurationError
-from meta_capi.ledger import Ledger
 
 FEED, TEND = "offline_purchases", "tend_deliveries"
 SECRET = "T00/B00/canaryOfTheWebhook"
@@ -91,21 +86,8 @@ class People:
 
 
 @pytest.fixture
-def world(database: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    until = datetime.now(UTC).replace(microsecond=0)
-    load(database.dsn, until=until, scale=0.02)
-    engine = sa.create_engine(database.url, hide_parameters=True)
-    Ledger(engine).migrate()
-    engine.dispose()
-    monkeypatch.setenv("AIRFLOW__API__BASE_URL", BASE)
-    with Simulator(datasets=[DATASET], tokens=[TOKEN]) as sim:
-        world = World(sim, until, database.dsn)
-        world.connect_all(monkeypatch, sim.url)
-        yield world
-
-
-@pytest.fixture
 def people(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[People]:
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", BASE)
     with Web().open() as slack, Web().open() as webhook, MailServer().open() as mail:
         yield People(world, monkeypatch, slack, webhook, mail)
 
@@ -315,15 +297,9 @@ class TestAWrongConfiguration:
         assert people.opened == 0
 
 
-@pytest.fixture(scope="module")
-def airflow_database() -> None:
-    """Give `dag.test()` the metadata it wants."""
-    initdb()
-
-
 class TestAFailure:
     def test_a_failed_run_is_told_once_and_the_next_good_one_ends_it(
-        self, people: People, airflow_database: None
+        self, people: People
     ) -> None:
         people.name("webhook")
         world = people.world

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import shutil
 import socket
-from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
-from airflow.utils.db import initdb
 from tests.airflow.listener import Listener
-from tests.airflow.world import DATASET, TABLES, TOKEN, World
-from tests.conftest import Database
+from tests.airflow.world import DATASET, TABLES, World
 
 from capi_airflow.ending import FinalFault, TaskEnded, told_plainly
 from capi_airflow.operators import (
@@ -24,10 +20,8 @@ from capi_airflow.operators import (
     PreflightOperator,
     ReportOperator,
 )
-from demo.warehouse import load
-from graph_simulator import Fault, FaultKind, Simulator
+from graph_simulator import Fault, FaultKind
 from meta_capi import errors
-from meta_capi.ledger import Ledger
 from meta_capi.names import event_id
 from meta_capi.words import moment
 
@@ -35,27 +29,6 @@ ROOT = Path(__file__).resolve().parents[2]
 STEPS = ("preflight", "plan", "validate", "deliver", "report")
 ALL_SUCCESS = {**dict.fromkeys(STEPS, "success"), "dag": "success"}
 PURCHASES = "send_offline_purchases"
-
-
-@pytest.fixture(scope="module")
-def airflow_database() -> None:
-    """Give `dag.test()` the metadata it wants; our tasks see nothing of it."""
-    initdb()
-
-
-@pytest.fixture
-def world(
-    database: Database, monkeypatch: pytest.MonkeyPatch, airflow_database: None
-) -> Iterator[World]:
-    until = datetime.now(UTC).replace(microsecond=0)
-    load(database.dsn, until=until, scale=0.02)
-    engine = sa.create_engine(database.url, hide_parameters=True)
-    Ledger(engine).migrate()
-    engine.dispose()
-    with Simulator(datasets=[DATASET], tokens=[TOKEN]) as sim:
-        world = World(sim, until, database.dsn)
-        world.connect_all(monkeypatch, sim.url)
-        yield world
 
 
 def refusal(operator: Any, context: dict[str, Any]) -> str:

@@ -6,45 +6,26 @@ import io
 import os
 import signal
 import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from types import FrameType, SimpleNamespace
 from typing import Any
 
 import psycopg
 import pytest
-import sqlalchemy as sa
 from airflow.models.variable import Variable
-from airflow.utils.db import initdb
 from tests.airflow.conftest import ROOT
-from tests.airflow.world import DATASET, TOKEN, Messages, World
-from tests.conftest import Database
+from tests.airflow.world import DATASET, Messages, World
 from tests.ledger.copies import copied, put_copy_back
 
 from capi_airflow.ending import TaskEnded
 from capi_airflow.operators import DeliverOperator, PlanOperator
 from capi_airflow.stage import Stage
 from capi_airflow.tending import ReplayOperator, TendOperator
-from demo.warehouse import load
-from graph_simulator import Fault, FaultKind, Simulator
+from graph_simulator import Fault, FaultKind
 from meta_capi.cli import main
 from meta_capi.errors import ConfigurationError
-from meta_capi.ledger import Ledger
 
 FEED = "offline_purchases"
-
-
-@pytest.fixture
-def world(database: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    until = datetime.now(UTC).replace(microsecond=0)
-    load(database.dsn, until=until, scale=0.02)
-    engine = sa.create_engine(database.url, hide_parameters=True)
-    Ledger(engine).migrate()
-    engine.dispose()
-    with Simulator(datasets=[DATASET], tokens=[TOKEN]) as sim:
-        world = World(sim, until, database.dsn)
-        world.connect_all(monkeypatch, sim.url)
-        yield world
 
 
 def context(world: World, dag_id: str) -> dict[str, Any]:
@@ -142,12 +123,6 @@ PURCHASES = f"send_{FEED}"
 MARK = "capi_ledger_mark"
 
 
-@pytest.fixture(scope="module")
-def airflow_database() -> None:
-    """Give `dag.test()` the metadata it wants: our Variable is kept there."""
-    initdb()
-
-
 def restored(world: World, *options: str) -> int:
     """Run `meta-capi restored` for this ledger."""
     return main(
@@ -163,7 +138,7 @@ def restored(world: World, *options: str) -> int:
 @pytest.mark.matrix("P14")
 class TestALedgerThatHasForgotten:
     def test_one_put_back_from_a_copy_is_not_used_until_a_person_says_since_when(
-        self, world: World, airflow_database: None, monkeypatch: pytest.MonkeyPatch
+        self, world: World, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         day = (world.until - timedelta(days=2)).isoformat()
         assert world.run("tend_deliveries", {})["dag"] == "success"
@@ -190,7 +165,7 @@ class TestALedgerThatHasForgotten:
         assert world.states(FEED)["in_doubt"] == 0
 
     def test_another_ledger_is_not_used_unless_the_mark_is_deleted(
-        self, world: World, airflow_database: None
+        self, world: World
     ) -> None:
         assert world.run("tend_deliveries", {})["dag"] == "success"
         world.sql("update capi.installation set ledger_id = gen_random_uuid()")
