@@ -8,7 +8,7 @@ of the slice is compared with what the ledger says of it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, NamedTuple
@@ -75,7 +75,7 @@ class Claim:
             claimed.batches = _batches(built, cuts, taken)
             self._open(claimed.batches, {})
         else:
-            self._take_known(built, claimed, cuts, aside, limit)
+            self._take_known(built, claimed, cuts, aside.keys(), limit)
         return claimed
 
     def _set_aside(self) -> dict[int, tuple[str, str]]:
@@ -98,20 +98,17 @@ class Claim:
 
     def _take_known(
         self, built: Built, claimed: Claimed, cuts: Sequence[_Cut],
-        aside: Collection[int], limit: int | None,
+        aside: Set[int], limit: int | None,
     ) -> None:  # fmt: skip
         """Compare what is not new with what the ledger says of it, and take what it may."""
         cursor = self._cursor
         cursor.execute(_SQL["describe_incoming"])
-        left = {row["ordinal"] for row in cursor.execute(_SQL["left"]).fetchall()}
-        new = set(range(len(built))) - left - set(aside)
-        claimed.standing.update(_held(built, new.intersection(built.held)))
         cursor.execute(_SQL["find_taken"], self._values())
         if taken := [row["ordinal"] for row in cursor.fetchall()]:
             _free_taken(cursor, built, taken)
-        kept = self._compare()
+        new, kept = self._compare()
         claimed.standing.update(kept.values())
-        done = new | kept.keys() | set(aside)
+        done = new | kept.keys() | aside
         rows = _but(built.sendable, done)
         if limit is not None and len(rows) > limit:
             _keep_back(cursor, built, rows[limit:])
@@ -129,13 +126,14 @@ class Claim:
             for row in cursor.fetchall():
                 claimed.standing[row["state"], row["reason"]] += row["rows"]
 
-    def _compare(self) -> dict[int, tuple[str, str | None]]:
-        """Return the rows that stay as the ledger has them, and how they stand."""
+    def _compare(self) -> tuple[set[int], dict[int, tuple[str, str | None]]]:
+        """Return the new rows that were taken, and those that stay, and how they stand."""
         rows = self._cursor.execute(_SQL["compare"], self._values()).fetchall()
-        kept = {row["ordinal"]: (row["state"], row["reason"]) for row in rows}
-        if news := [row["ordinal"] for row in rows if row["has_news"]]:
+        new = {row["ordinal"] for row in rows if row["is_taken"]}
+        known = [row for row in rows if not row["is_taken"]]
+        if news := [row["ordinal"] for row in known if row["has_news"]]:
             self._cursor.execute(_SQL["touch"], self._values(ordinals=news))
-        return kept
+        return new, {row["ordinal"]: (row["state"], row["reason"]) for row in known}
 
     def _take(self, built: Built, cuts: Sequence[_Cut]) -> dict[str, datetime | None]:
         """Take rows that the ledger knows.

@@ -251,41 +251,35 @@ where d.state in ('quarantined', 'withheld', 'expired', 'refused')
 -- name: take_new
 -- a b h i j: what the ledger has never seen, neither the key nor the event: put on this
 -- worker's desk if it was cut into a batch, held if not. In the keys' order, in which every
--- worker takes its locks. What the ledger knows is left in `incoming`.
-with taken as (
-    insert into capi.deliveries (
-        dataset_id, feed, source_key, event_name, event_id, state, reason, event_time,
-        cursor_at, batch_id, run_no, match_keys, digest, value, currency, not_before
-    )
-    select
-        %(dataset_id)s, %(feed)s, i.source_key, i.event_name, i.event_id,
-        case when i.batch_id is null then i.state else 'claimed' end, i.reason,
-        i.event_time, i.cursor_at, i.batch_id, %(run_no)s, i.match_keys, i.digest,
-        i.value, i.currency,
-        case when i.batch_id is null and i.state = 'pending' then coalesce(
-            i.not_before,
-            case when i.reason = 'throttled' then capi.wait_of(%(worker_id)s) end,
-            'epoch'
-        ) end
-    from incoming as i
-    order by i.source_key
-    on conflict do nothing
-    returning source_key
+-- worker takes its locks. What the ledger knows stays as it is.
+insert into capi.deliveries (
+    dataset_id, feed, source_key, event_name, event_id, state, reason, event_time,
+    cursor_at, batch_id, run_no, match_keys, digest, value, currency, not_before, recorded_at
 )
-delete from incoming as i
-using taken as t
-where i.source_key = t.source_key;
-
--- name: left
--- The rows that the ledger knows.
-select ordinal from incoming;
+select
+    %(dataset_id)s, %(feed)s, i.source_key, i.event_name, i.event_id,
+    case when i.batch_id is null then i.state else 'claimed' end, i.reason,
+    i.event_time, i.cursor_at, i.batch_id, %(run_no)s, i.match_keys, i.digest,
+    i.value, i.currency,
+    case when i.batch_id is null and i.state = 'pending' then coalesce(
+        i.not_before,
+        case when i.reason = 'throttled' then capi.wait_of(%(worker_id)s) end,
+        'epoch'
+    ) end,
+    clock.now
+from incoming as i
+cross join (select capi.clock() as now) as clock
+order by i.source_key
+on conflict do nothing;
 
 -- name: compare
--- Which of the rows just read must stay as the ledger has them, how they stand, and whether
--- anything of them is to be written down. One lookup a row, whatever the planner knows: of a
--- feed without statistics it expects one delivery, and would pair each with every row.
+-- Which of the rows just read must stay as the ledger has them, how they stand, whether this
+-- claim has taken them (no batch's number is given twice), and whether anything of them is
+-- to be written down. One lookup a row, whatever the planner knows: of a feed without
+-- statistics it expects one delivery, and would pair each with every row.
 select
     i.ordinal,
+    coalesce(d.batch_id = i.batch_id, false) as is_taken,
     d.state::text as state,
     case
         when d.state = 'in_doubt' and d.digest is distinct from i.digest
@@ -561,7 +555,7 @@ with batch as (
         and a.batch_id = b.batch_id
         and a.seq = %(seq)s
         and a.outcome = 'sending'
-    returning b.batch_id, b.events, b.doubt_since
+    returning b.batch_id, b.events, b.doubt_since, capi.clock() as now
 ), attempt as (
     update capi.attempts as a
     set outcome = %(outcome)s::capi.attempt_outcome,
@@ -595,9 +589,9 @@ with batch as (
         end,
         not_before = case
             when %(delivery_state)s::text in ('pending', 'in_doubt')
-                then capi.clock() + make_interval(secs => %(pause_seconds)s)
+                then batch.now + make_interval(secs => %(pause_seconds)s)
         end,
-        settled_at = capi.clock()
+        settled_at = batch.now
     from batch
     where d.batch_id = batch.batch_id and d.state = 'claimed'
         and %(delivery_state)s::text is not null

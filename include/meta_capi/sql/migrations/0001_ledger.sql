@@ -259,11 +259,13 @@ for each row when (
     )
 ) execute function capi.refuse_edge();
 
--- The edges of lifecycle.py; `accepted` stands on no left side. A test compares them.
+-- The edges of lifecycle.py; `accepted` stands on no left side. A test compares them. The
+-- first is nearly everyone's.
 create trigger only_lettered_edges before update on capi.deliveries
 for each row when (
     old.state is distinct from new.state
     and (old.state, new.state) not in (
+        ('claimed', 'accepted'),
         ('pending', 'claimed'), ('pending', 'withheld'), ('pending', 'quarantined'),
         ('pending', 'expired'),
         ('quarantined', 'claimed'), ('quarantined', 'withheld'), ('quarantined', 'expired'),
@@ -273,7 +275,7 @@ for each row when (
         ('expired', 'claimed'), ('expired', 'withheld'), ('expired', 'quarantined'),
         ('expired', 'pending'),
         ('refused', 'claimed'), ('refused', 'pending'),
-        ('claimed', 'accepted'), ('claimed', 'pending'), ('claimed', 'refused'),
+        ('claimed', 'pending'), ('claimed', 'refused'),
         ('claimed', 'in_doubt'), ('claimed', 'quarantined'),
         ('in_doubt', 'claimed'), ('in_doubt', 'accepted'), ('in_doubt', 'pending'),
         ('pending', 'in_doubt'), ('quarantined', 'in_doubt'), ('withheld', 'in_doubt'),
