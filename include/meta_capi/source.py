@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date, datetime
 from decimal import Decimal, InvalidOperation
+from math import ceil
 from pathlib import Path
 from typing import Any, Final, Self
 from uuid import UUID
@@ -140,9 +141,10 @@ class Source:
         )
 
     def shards(self, interval: Interval, rows_per_shard: int) -> list[Shard]:
-        """Cut the interval into shards of about so many rows, in a sorted pass at most.
+        """Cut the interval into equal shards, in a sorted pass at most.
 
-        Equal keys stay together, so a key with many rows makes a larger shard. A row
+        They have about `rows_per_shard` rows or fewer, so that none is left over for
+        the last worker. Equal keys stay together, so a key with many rows makes a larger shard. A row
         that arrives later belongs to exactly one shard too: the outer ends are open.
         """
         with reading(self.engine, f"cut {self.name} into shards") as connection:
@@ -154,7 +156,8 @@ class Source:
             ).one()
             if keyed <= rows_per_shard:  # no sorting for what one shard holds
                 return [Shard(rows=total)] if total else []
-            firsts = connection.execute(_firsts(key, inside, rows_per_shard)).all()
+            size = ceil(keyed / ceil(keyed / rows_per_shard))
+            firsts = connection.execute(_firsts(key, inside, size)).all()
         lows = [None, *(str(first.key) for first in firsts[1:])]
         # A rank is the number of rows below it, and one.
         starts = [keyed - total, *(first.rank - 1 for first in firsts[1:]), keyed]

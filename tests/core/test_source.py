@@ -466,6 +466,18 @@ class TestShards:
             found = [ids(read.read(DAY, shard, 100)) for shard in shards]
             assert Counter(flat(found)) == Counter([*keys, *late])
 
+    @pytest.mark.parametrize(
+        ("rows", "most", "sizes"),
+        [(10, 10, [10]), (11, 10, [6, 5]), (24, 10, [8, 8, 8]), (25, 10, [9, 9, 7])],
+    )
+    def test_shards_are_of_one_size(
+        self, engine: sa.Engine, rows: int, most: int, sizes: list[int]
+    ) -> None:
+        make_sales(engine)
+        add(engine, *({"id": f"{number:02}"} for number in range(rows)))
+        shards = source(engine).shards(DAY, most)
+        assert [shard.rows for shard in shards] == sizes
+
     def test_the_order_of_keys_is_the_databases(self, engine: sa.Engine) -> None:
         """To citext `a` and `A` are one key, and both come before `B`."""
         execute(engine, "create extension citext")

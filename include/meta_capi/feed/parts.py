@@ -368,8 +368,8 @@ class Limits(Part):
     """Bytes of one request, at most."""
     requests_in_flight: int = Field(default=8, ge=1, le=64)
     """Requests of one shard that wait for an answer at the same time."""
-    rows_per_shard: int = Field(default=250_000, ge=1_000)
-    """Rows that one mapped `deliver` task sends; more rows make more tasks."""
+    rows_per_shard: int = Field(default=100_000, ge=1_000)
+    """Rows that one mapped `deliver` task sends, about; more rows make more tasks."""
     rows_per_slice: int = Field(default=10_000, ge=100, le=50_000)
     """Rows in memory at a time."""
     requests_per_split: int = Field(default=128, ge=8)
