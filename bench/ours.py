@@ -44,18 +44,19 @@ Job = Mapping[str, Any]
 
 
 @cache
-def _engine(url: str, pool_size: int) -> Engine:
+def _engine(url: str, lines: int) -> Engine:
     return create_engine(
         url,
         hide_parameters=True,
-        pool_size=pool_size,
-        max_overflow=2,
+        pool_size=lines,
+        max_overflow=0,
+        pool_use_lifo=True,
         pool_pre_ping=True,
     )
 
 
 def _ledger(job: Job) -> Ledger:
-    return Ledger(_engine(job["ledger"], 4))
+    return Ledger(_engine(job["ledger"], 10))
 
 
 def feed_of(job: Job) -> Feed:
@@ -68,7 +69,7 @@ def feed_of(job: Job) -> Feed:
 
 
 def _source(job: Job) -> Source:
-    return Source(_engine(job["shop"], 2), feed_of(job), INCLUDE / "feeds")
+    return Source(_engine(job["shop"], 4), feed_of(job), INCLUDE / "feeds")
 
 
 def _interval(job: Job) -> Interval:

@@ -8,7 +8,7 @@ of the slice is compared with what the ledger says of it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence, Set
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, NamedTuple
@@ -62,20 +62,18 @@ class Claim:
 
     def take(self, built: Built, *, limit: int | None) -> Claimed:
         """Record the slice, cut batches from what may be sent, and take them."""
-        rows = built.sendable
-        cuts = self._cut(built, rows) if limit is None else []
+        cuts = self._cut(built, built.sendable) if limit is None else []
         self._cursor.execute(_SQL["make_incoming"])
         with self._cursor.copy(_SQL["copy_incoming"]) as copy:
             copy.write(copy_text(built, _numbers(cuts, len(built))))
         aside = self._set_aside()
-        claimed = Claimed(standing=Counter(aside.values()))
-        if limit is None and self._take_new() == len(built) - len(aside):
-            claimed.standing.update(_held(built, _but(built.held, aside)))
-            taken = set(_but(rows, aside)) if aside else None
-            claimed.batches = _batches(built, cuts, taken)
-            self._open(claimed.batches, {})
-        else:
-            self._take_known(built, claimed, cuts, aside.keys(), limit)
+        every = list(range(len(built)))
+        known = self._take_new() if limit is None else _but(every, aside)
+        new = set(every).difference(known, aside)
+        claimed = Claimed(_batches(built, cuts, new), Counter(aside.values()))
+        claimed.standing.update(_held(built, new.intersection(built.held)))
+        doubts = self._take_known(built, claimed, known, limit) if known else {}
+        self._open(claimed.batches, doubts)
         return claimed
 
     def _set_aside(self) -> dict[int, tuple[str, str]]:
@@ -92,48 +90,51 @@ class Claim:
             cursor.execute(_SQL["suspect"], self._values())
         return aside
 
-    def _take_new(self) -> int:
-        """Record, and put on the desk, what the ledger has never seen; return how much."""
-        return self._cursor.execute(_SQL["take_new"], self._values()).rowcount
+    def _take_new(self) -> list[int]:
+        """Record, and put on the desk, what is new to the ledger; return what is not."""
+        rows = self._cursor.execute(_SQL["take_new"], self._values()).fetchall()
+        return [row["ordinal"] for row in rows]
 
     def _take_known(
-        self, built: Built, claimed: Claimed, cuts: Sequence[_Cut],
-        aside: Set[int], limit: int | None,
-    ) -> None:  # fmt: skip
-        """Compare what is not new with what the ledger says of it, and take what it may."""
+        self, built: Built, claimed: Claimed, known: Sequence[int], limit: int | None
+    ) -> dict[str, datetime | None]:
+        """Compare rows with what the ledger says of them, and take what it may.
+
+        Returns:
+            As `_take`.
+        """
         cursor = self._cursor
-        cursor.execute(_SQL["describe_incoming"])
-        cursor.execute(_SQL["find_taken"], self._values())
+        cursor.execute(_SQL["find_taken"], self._values(ordinals=known))
         if taken := [row["ordinal"] for row in cursor.fetchall()]:
             _free_taken(cursor, built, taken)
-        new, kept = self._compare()
+        kept = self._compare(known)
         claimed.standing.update(kept.values())
-        done = new | kept.keys() | aside
-        rows = _but(built.sendable, done)
+        rest = set(known).difference(kept)
+        rows = [row for row in built.sendable if row in rest]
         if limit is not None and len(rows) > limit:
             _keep_back(cursor, built, rows[limit:])
             rows = rows[:limit]
-        held = _but(built.held, done)
+        held = [row for row in built.held if row in rest]
         if held:
             cursor.execute(_SQL["hold"], self._values(ordinals=held))
-        more = self._cut(built, rows)
-        doubts = self._take(built, more)
-        got = [row for row in rows if built.source_keys[row] in doubts]
-        claimed.batches = _batches(built, cuts, new) + _batches(built, more, set(got))
-        self._open(claimed.batches, doubts)
-        if apart := [*held, *_but(rows, set(got))]:
+        cuts = self._cut(built, rows)
+        doubts = self._take(built, cuts)
+        got = {row for row in rows if built.source_keys[row] in doubts}
+        claimed.batches += _batches(built, cuts, got)
+        if apart := [*held, *_but(rows, got)]:
             cursor.execute(_SQL["standing"], self._values(ordinals=apart))
             for row in cursor.fetchall():
                 claimed.standing[row["state"], row["reason"]] += row["rows"]
+        return doubts
 
-    def _compare(self) -> tuple[set[int], dict[int, tuple[str, str | None]]]:
-        """Return the new rows that were taken, and those that stay, and how they stand."""
-        rows = self._cursor.execute(_SQL["compare"], self._values()).fetchall()
-        new = {row["ordinal"] for row in rows if row["is_taken"]}
-        known = [row for row in rows if not row["is_taken"]]
-        if news := [row["ordinal"] for row in known if row["has_news"]]:
+    def _compare(self, known: Sequence[int]) -> dict[int, tuple[str, str | None]]:
+        """Return the rows that stay as the ledger has them, and how they stand."""
+        values = self._values(ordinals=known)
+        rows = self._cursor.execute(_SQL["compare"], values).fetchall()
+        kept = {row["ordinal"]: (row["state"], row["reason"]) for row in rows}
+        if news := [row["ordinal"] for row in rows if row["has_news"]]:
             self._cursor.execute(_SQL["touch"], self._values(ordinals=news))
-        return new, {row["ordinal"]: (row["state"], row["reason"]) for row in known}
+        return kept
 
     def _take(self, built: Built, cuts: Sequence[_Cut]) -> dict[str, datetime | None]:
         """Take rows that the ledger knows.
@@ -230,14 +231,11 @@ def _numbers(cuts: Sequence[_Cut], rows: int) -> list[int | None]:
     return numbers
 
 
-def _batches(
-    built: Built, cuts: Sequence[_Cut], taken: Collection[int] | None = None
-) -> list[Batch]:
-    """Return batches of the rows taken, all by default; there is none without rows."""
+def _batches(built: Built, cuts: Sequence[_Cut], taken: Collection[int]) -> list[Batch]:
+    """Return batches of the rows taken; there is none without rows."""
     batches = []
     for number, rows in cuts:
-        got = rows if taken is None else [row for row in rows if row in taken]
-        if got:
+        if got := [row for row in rows if row in taken]:
             keys = [built.source_keys[row] for row in got]
             bodies = [built.bodies[row] or b"" for row in got]
             events = tuple(map(OwedEvent, keys, bodies))

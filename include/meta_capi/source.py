@@ -144,8 +144,9 @@ class Source:
         """Cut the interval into equal shards, in a sorted pass at most.
 
         They have about `rows_per_shard` rows or fewer, so that none is left over for
-        the last worker. Equal keys stay together, so a key with many rows makes a larger shard. A row
-        that arrives later belongs to exactly one shard too: the outer ends are open.
+        the last worker. Equal keys stay together, so a key with many rows makes a
+        larger shard. A row that arrives later belongs to exactly one shard too: the
+        outer ends are open.
         """
         with reading(self.engine, f"cut {self.name} into shards") as connection:
             relation = self.relation(connection)

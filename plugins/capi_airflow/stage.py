@@ -79,8 +79,12 @@ def _read_feeds() -> tuple[dict[str, Feed], dict[str, list[str]]]:
     return feeds, broken
 
 
-def engine_of(conn_id: str, *, pool_size: int = 2) -> Engine:
-    """Return an engine for an Airflow connection; its errors quote no parameters."""
+def engine_of(conn_id: str, *, lines: int = 4) -> Engine:
+    """Return an engine for an Airflow connection; its errors quote no parameters.
+
+    Args:
+        lines: connections to the database at a time, at most.
+    """
     connection = connection_of(conn_id)
     try:
         url = getattr(connection.get_hook(), "sqlalchemy_url", None)
@@ -97,16 +101,19 @@ def engine_of(conn_id: str, *, pool_size: int = 2) -> Engine:
     return create_engine(
         url,
         hide_parameters=True,
-        pool_size=pool_size,
-        max_overflow=2,
+        # As few as do are opened, and they stay: what a pool lends beyond its size it
+        # closes after each use, and the next has to log in, and plan, anew.
+        pool_size=lines,
+        max_overflow=0,
+        pool_use_lifo=True,
         pool_pre_ping=True,
         connect_args=_KEEP_ALIVE if url.drivername == "postgresql+psycopg" else {},
     )
 
 
-def ledger_of(feed: Feed, *, pool_size: int = 2) -> Ledger:
+def ledger_of(feed: Feed, *, lines: int = 4) -> Ledger:
     """Return the feed's ledger."""
-    return Ledger(engine_of(feed.connections.ledger, pool_size=pool_size))
+    return Ledger(engine_of(feed.connections.ledger, lines=lines))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,7 +241,7 @@ class Stage:
     @cached_property
     def ledger(self) -> Ledger:
         """The ledger, which knows all that this Airflow has seen it know."""
-        ledger = ledger_of(self.feed, pool_size=8)
+        ledger = ledger_of(self.feed, lines=10)
         mark.expect(ledger, self.feed.connections.ledger)
         return ledger
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import psycopg
+from psycopg.rows import scalar_row
 from sqlalchemy import Engine
 from tests.ledger.conftest import FEED, HOUR
 
@@ -146,12 +147,17 @@ class _Paused:
     def execute(self, query: Any, *values: Any) -> psycopg.Cursor[dict[str, Any]]:
         done = self._cursor.execute(query, *values)
         ledger = self._ledger
-        if query == _TAKE_NEW and done.rowcount:
+        if query == _TAKE_NEW and done.rowcount < self._rows():
             ledger.pauses = None  # whoever wants the same rows waits for their locks
         elif query == queries("ledger")[ledger.pauses_after] and ledger.pauses:
             pause, ledger.pauses = ledger.pauses, None
             pause("inside the claim")
         return done
+
+    def _rows(self) -> int:
+        """Return how many rows the claim has in hand."""
+        with self._cursor.connection.cursor(row_factory=scalar_row) as cursor:
+            return int(cursor.execute("select count(*) from incoming").fetchone() or 0)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._cursor, name)

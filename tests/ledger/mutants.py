@@ -457,10 +457,7 @@ MUTANTS: Final = (
             _method(
                 Claim,
                 "take",
-                (
-                    "self._take_new() == len(built) - len(aside)",
-                    "self._take_new() >= 0",
-                ),
+                ("known = self._take_new()", "known = self._take_new()[:0]"),
             ),
         ),
     ),
@@ -487,7 +484,10 @@ MUTANTS: Final = (
             _method(
                 Claim,
                 "_take_known",
-                ("_but(built.sendable, done)", "_but(built.sendable, done)[1:]"),
+                (
+                    "rows = [row for row in built.sendable if row in rest]",
+                    "rows = [row for row in built.sendable if row in rest][1:]",
+                ),
             ),
         ),
     ),

@@ -154,10 +154,6 @@ returning lease_until;
 -- The transaction's own table for the rows just read.
 select capi.make_incoming();
 
--- name: describe_incoming
--- Tell the planner what is left in it.
-select capi.describe_incoming();
-
 -- name: house
 -- What a claim must mind: whether anything was erased, or removed when its time was over, and
 -- whether the ledger was put back from an older copy.
@@ -251,35 +247,40 @@ where d.state in ('quarantined', 'withheld', 'expired', 'refused')
 -- name: take_new
 -- a b h i j: what the ledger has never seen, neither the key nor the event: put on this
 -- worker's desk if it was cut into a batch, held if not. In the keys' order, in which every
--- worker takes its locks. What the ledger knows stays as it is.
-insert into capi.deliveries (
-    dataset_id, feed, source_key, event_name, event_id, state, reason, event_time,
-    cursor_at, batch_id, run_no, match_keys, digest, value, currency, not_before, recorded_at
+-- worker takes its locks. Returns the rows that the ledger knows.
+with taken as (
+    insert into capi.deliveries (
+        dataset_id, feed, source_key, event_name, event_id, state, reason, event_time,
+        cursor_at, batch_id, run_no, match_keys, digest, value, currency, not_before,
+        recorded_at
+    )
+    select
+        %(dataset_id)s, %(feed)s, i.source_key, i.event_name, i.event_id,
+        case when i.batch_id is null then i.state else 'claimed' end, i.reason,
+        i.event_time, i.cursor_at, i.batch_id, %(run_no)s, i.match_keys, i.digest,
+        i.value, i.currency,
+        case when i.batch_id is null and i.state = 'pending' then coalesce(
+            i.not_before,
+            case when i.reason = 'throttled' then capi.wait_of(%(worker_id)s) end,
+            'epoch'
+        ) end,
+        clock.now
+    from incoming as i
+    cross join (select capi.clock() as now) as clock
+    order by i.source_key
+    on conflict do nothing
+    returning source_key
 )
-select
-    %(dataset_id)s, %(feed)s, i.source_key, i.event_name, i.event_id,
-    case when i.batch_id is null then i.state else 'claimed' end, i.reason,
-    i.event_time, i.cursor_at, i.batch_id, %(run_no)s, i.match_keys, i.digest,
-    i.value, i.currency,
-    case when i.batch_id is null and i.state = 'pending' then coalesce(
-        i.not_before,
-        case when i.reason = 'throttled' then capi.wait_of(%(worker_id)s) end,
-        'epoch'
-    ) end,
-    clock.now
+select i.ordinal
 from incoming as i
-cross join (select capi.clock() as now) as clock
-order by i.source_key
-on conflict do nothing;
+where not exists (select from taken as t where t.source_key = i.source_key);
 
 -- name: compare
--- Which of the rows just read must stay as the ledger has them, how they stand, whether this
--- claim has taken them (no batch's number is given twice), and whether anything of them is
--- to be written down. One lookup a row, whatever the planner knows: of a feed without
--- statistics it expects one delivery, and would pair each with every row.
+-- Which of some rows must stay as the ledger has them, how they stand, and whether anything
+-- of them is to be written down. One lookup a row, whatever the planner knows: of a feed
+-- without statistics it expects one delivery, and would pair each with every row.
 select
     i.ordinal,
-    coalesce(d.batch_id = i.batch_id, false) as is_taken,
     d.state::text as state,
     case
         when d.state = 'in_doubt' and d.digest is distinct from i.digest
@@ -288,12 +289,13 @@ select
         else d.reason
     end as reason,
     capi.has_news(d, i.cursor_at, i.digest) as has_news
-from incoming as i
+from unnest(%(ordinals)s::integer[]) as known (ordinal)
+join incoming as i using (ordinal)
 cross join lateral (
-    select * from capi.deliveries as known
-    where known.dataset_id = %(dataset_id)s
-        and known.feed = %(feed)s
-        and known.source_key = i.source_key
+    select * from capi.deliveries as one
+    where one.dataset_id = %(dataset_id)s
+        and one.feed = %(feed)s
+        and one.source_key = i.source_key
     limit 1
 ) as d
 where case
@@ -306,14 +308,15 @@ where case
 end;
 
 -- name: find_taken
--- Rows whose event_id already belongs to another conversion of this dataset.
+-- Of some rows those whose event_id already belongs to another conversion of this dataset.
 select i.ordinal
-from incoming as i
+from unnest(%(ordinals)s::integer[]) as known (ordinal)
+join incoming as i using (ordinal)
 cross join lateral (
-    select feed, source_key from capi.deliveries as known
-    where known.dataset_id = %(dataset_id)s
-        and known.event_name = i.event_name
-        and known.event_id = i.event_id
+    select one.feed, one.source_key from capi.deliveries as one
+    where one.dataset_id = %(dataset_id)s
+        and one.event_name = i.event_name
+        and one.event_id = i.event_id
     limit 1
 ) as d
 where (d.feed, d.source_key) <> (%(feed)s, i.source_key);

@@ -365,13 +365,11 @@ $$;
 
 -- What a read row finds when it is compared with the ledger. It lives as long as the
 -- transaction, as does the price of a random page: at the default, the planner walks along
--- the whole ledger's index to find ten thousand keys, for seconds.
+-- the whole ledger's index to find ten thousand keys, for seconds. Never analysed: what is
+-- not, the planner believes to be as large as its file.
 create function capi.make_incoming() returns void language sql as $$
     select capi.hold_rows();
     select set_config('random_page_cost', '1.1', true);
-    -- Before it is described, the planner believes it to be as empty as the last one was
-    -- left, and would join its ten thousand rows one by one.
-    select set_config('enable_nestloop', 'off', true);
     create temporary table if not exists incoming (
         ordinal integer not null,
         source_key text not null,
@@ -392,10 +390,3 @@ create function capi.make_incoming() returns void language sql as $$
             generated always as (to_timestamp(not_before_seconds)) stored
     ) on commit delete rows
 $$;
-
--- Without statistics the planner joins the rows that are left with the whole ledger.
-create function capi.describe_incoming() returns void language plpgsql as $$
-begin
-    analyze incoming;
-    perform set_config('enable_nestloop', 'on', true);
-end $$;
