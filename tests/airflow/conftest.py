@@ -55,6 +55,15 @@ def airflow_database() -> None:
 
 
 @pytest.fixture
+def own_feeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of what users edit, to be changed; must be asked for before `world`."""
+    for name in ("feeds", "expectations"):
+        shutil.copytree(ROOT / "include" / name, tmp_path / name)
+    monkeypatch.setenv("META_CAPI_HOME", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
 def world(
     database: Database, monkeypatch: pytest.MonkeyPatch, airflow_database: None
 ) -> Iterator[World]:
