@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -83,3 +84,9 @@ def world(
         world = World(sim, until, database.dsn)
         world.connect_all(monkeypatch, sim.url)
         yield world
+
+
+@pytest.fixture
+def said(capfd: pytest.CaptureFixture[str]) -> Callable[[], str]:
+    """Return what was written since the last time, without colours."""
+    return lambda: re.sub(r"\x1b\[[0-9;]*m", "", "".join(capfd.readouterr()))

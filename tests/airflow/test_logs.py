@@ -16,12 +16,6 @@ from meta_capi.catalogue import CATALOGUE
 PURCHASES = "send_offline_purchases"
 
 
-@pytest.fixture
-def said(capfd: pytest.CaptureFixture[str]) -> Callable[[], str]:
-    """Return what was written since the last time, without colours."""
-    return lambda: re.sub(r"\x1b\[[0-9;]*m", "", "".join(capfd.readouterr()))
-
-
 def test_a_run_tells_what_it_works_on_what_came_of_it_and_what_is_next(
     world: World, said: Callable[[], str]
 ) -> None:

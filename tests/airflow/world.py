@@ -139,18 +139,21 @@ class World:
         """Define an Airflow connection."""
         patch.setenv(f"AIRFLOW_CONN_{name.upper()}", json.dumps(values))
 
+    def connect_database(self, patch: pytest.MonkeyPatch, name: str) -> None:
+        """Define an Airflow connection to the database of this world."""
+        info = psycopg.conninfo.conninfo_to_dict(self.dsn)
+        self.connect(
+            patch, name, conn_type="postgres", host=info["host"],
+            port=int(info["port"]), schema=info["dbname"], login=info["user"],
+            password=info["password"],
+        )  # fmt: skip
+
     def connect_all(
         self, patch: pytest.MonkeyPatch, meta_url: str, **extra: Any
     ) -> None:
         """Define the three connections of the shipped feeds."""
-        info = psycopg.conninfo.conninfo_to_dict(self.dsn)
-        database = {
-            "conn_type": "postgres", "host": info["host"], "port": int(info["port"]),
-            "schema": info["dbname"], "login": info["user"],
-            "password": info["password"],
-        }  # fmt: skip
-        self.connect(patch, "capi_warehouse", **database)
-        self.connect(patch, "capi_ledger", **database)
+        self.connect_database(patch, "capi_warehouse")
+        self.connect_database(patch, "capi_ledger")
         self.connect(
             patch, "meta_capi_default", conn_type="meta_capi", host=meta_url,
             password=TOKEN, extra={"dataset_id": DATASET, "environment": "local", **extra},
