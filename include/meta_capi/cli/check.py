@@ -9,7 +9,7 @@ from pathlib import Path
 
 from meta_capi.cli.page import Page
 from meta_capi.cli.wiring import Wiring
-from meta_capi.draft import marks
+from meta_capi.draft_lines import marks
 from meta_capi.errors import CapiError, ConfigurationError, FeedError, LedgerError
 from meta_capi.feed import Feed, json_schema, load
 from meta_capi.suites import load_suite
