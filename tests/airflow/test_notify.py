@@ -18,7 +18,7 @@ from tests.airflow.people import MailServer, Web
 from tests.airflow.world import DATASET, TOKEN, Messages, World
 
 from capi_airflow import notify
-from capi_airflow.channels import VARIABLE, channels
+from capi_airflow.channels import channels
 from capi_airflow.ending import FinalFault
 from capi_airflow.notify import TellFailure
 from capi_airflow.postbox import UndeliveredError, post_json
@@ -26,6 +26,7 @@ from capi_airflow.stage import Stage
 from capi_airflow.tending import TendOperator
 from graph_simulator import Fault, FaultKind
 from meta_capi.alerts import Kind
+from meta_capi.channel_names import VARIABLE
 from meta_capi.errors import ConfigurationError
 
 FEED, TEND = "offline_purchases", "tend_deliveries"
