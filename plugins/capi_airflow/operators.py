@@ -61,8 +61,9 @@ class BrokenFeedOperator(BaseOperator):
 
     ui_color = "#ffe3e3"
 
-    def __init__(self, *, faults: Sequence[str], **kwargs: Any) -> None:
+    def __init__(self, *, feed: str, faults: Sequence[str], **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.feed = feed
         self.faults = list(faults)
         self.retry_policy = self.retry_policy or RetryWhatPasses()
 

@@ -30,7 +30,7 @@ from meta_capi.payload import Envelope
 from meta_capi.source import Interval, Source
 from meta_capi.spec import ActionSource
 
-__all__ = ["Choices", "Stage", "all_feeds", "broken_feeds", "home"]
+__all__ = ["Choices", "Stage", "all_feeds", "broken_feeds", "home", "ledger_at"]
 
 _log = logging.getLogger(__name__)
 # A warehouse or a ledger whose machine is gone is noticed after a minute, not after hours.
@@ -106,7 +106,12 @@ def engine_of(conn_id: str, *, pool_size: int = 2) -> Engine:
 
 def ledger_of(feed: Feed, *, pool_size: int = 2) -> Ledger:
     """Return the feed's ledger."""
-    return Ledger(engine_of(feed.connections.ledger, pool_size=pool_size))
+    return ledger_at(feed.connections.ledger, pool_size=pool_size)
+
+
+def ledger_at(conn_id: str, *, pool_size: int = 2) -> Ledger:
+    """Return the ledger of an Airflow connection."""
+    return Ledger(engine_of(conn_id, pool_size=pool_size))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
