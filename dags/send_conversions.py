@@ -85,4 +85,4 @@ for name, faults in broken_feeds().items():
         schedule=None,
         tags=["meta", "broken feed"],
     ):
-        BrokenFeedOperator(task_id="read_feed", faults=faults)
+        BrokenFeedOperator(task_id="read_feed", feed=name, faults=faults)

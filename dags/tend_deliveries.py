@@ -16,7 +16,8 @@ Every ten minutes, for every feed:
    (docs/alerts.md). *Try the alerts* in the form sends a test message.
 
 Events in doubt that no resend can settle keep their state, with the reason why. A feed
-that fails does not keep the others from being tended.
+that fails, or whose file is wrong, does not keep the others from being tended; it is told
+of, until it is mended.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -25,7 +26,8 @@ from airflow.sdk import DAG
 
 from capi_airflow.forms import tend_form
 from capi_airflow.notify import TellFailure
-from capi_airflow.stage import all_feeds
+from capi_airflow.operators import BrokenFeedOperator
+from capi_airflow.stage import all_feeds, broken_feeds
 from capi_airflow.tending import TendOperator
 
 with DAG(
@@ -47,3 +49,6 @@ with DAG(
 ):
     for feed in all_feeds():
         TendOperator(task_id=f"tend_{feed}", feed=feed)
+    # Nobody looks at a DAG that never runs: here somebody is told of a broken file.
+    for name, faults in broken_feeds().items():
+        BrokenFeedOperator(task_id=f"tend_{name}", feed=name, faults=faults)

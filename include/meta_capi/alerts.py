@@ -79,7 +79,7 @@ ABOUT: Final[Mapping[Kind, About]] = {
     ),
     Kind.TENDING_FAILED: About(
         severity=Severity.CRITICAL,
-        when="`tend_deliveries` failed for the feed, after its retry.",
+        when="`tend_deliveries` failed for the feed, after its retry, or its file is wrong.",
         action="Read the log of the feed's task in tend_deliveries. What is pending stays "
         "pending meanwhile.",
         over="The feed was tended again.",

@@ -78,7 +78,8 @@ _SPELLINGS: Final[Mapping[str, str]] = {
     "key": """id uuid event_id sale_id purchase_id conversion_id booking_id call_id
         row_id nr nummer""",
     "event.time": """event_time occurred_at happened_at converted_at conversion_time
-        conversion_date status_changed_at stage_changed_at purchased_at purchase_time
+        conversion_date status_changed_at stage_changed_at
+        stage_entered_at stage_reached_at stage_at stage_date purchased_at purchase_time
         purchase_date sold_at sale_time
         sale_date ordered_at order_time order_date order_datetime paid_at payment_date
         transaction_time transaction_date invoice_date receipt_date called_at call_time

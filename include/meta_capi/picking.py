@@ -14,7 +14,9 @@ from meta_capi import spec
 from meta_capi.column_names import likeness
 from meta_capi.relation import Kind, Table
 
-__all__ = ["MATCH_KEYS", "PERSONAL", "TEXTS", "Picks", "is_usable", "pick"]
+__all__ = [
+    "MATCH_KEYS", "PERSONAL", "TEXTS", "Funnel", "Picks", "is_usable", "pick",
+]  # fmt: skip
 
 MATCH_KEYS: Final = (*spec.DIGESTED_KEYS, *spec.PLAIN_KEYS)
 PERSONAL: Final = ("em", "ph", "fn", "ln", "db")
@@ -44,6 +46,20 @@ def is_usable(name: str) -> bool:
     return bool(_USABLE.fullmatch(name))
 
 
+@dataclass(frozen=True, slots=True)
+class Funnel:
+    """The stages that a CRM's column names, or why they are not told."""
+
+    column: str
+    map: tuple[tuple[str, str], ...] = ()
+    """Stages with Meta's event, in the order in which leads reach them."""
+    ignore: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+    untold: int = 0
+    """Values that one row alone has."""
+    why_not: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picks:
     """Which column is what."""
@@ -55,6 +71,8 @@ class Picks:
     key_why: str
     cursor: str | None
     cursor_why: str
+    funnel: Funnel | None = None
+    """What a column of stages says; None where there is none."""
 
     def kind(self, role: str) -> Kind:
         """Return what the role's column holds."""

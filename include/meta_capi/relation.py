@@ -1,6 +1,6 @@
 """What a feed reads: its table, or its SQL file as a subquery, and what columns hold.
 
-The database is asked for names and types; nothing here reads a row that it keeps.
+The database is asked for names and types; only `common_values` returns what is in rows.
 """
 
 from __future__ import annotations
@@ -23,7 +23,12 @@ from meta_capi.errors import SourceError
 from meta_capi.feed import Feed
 from meta_capi.warehouse import read_query
 
-__all__ = ["Kind", "Relation", "Table", "describe", "kind_of", "survey", "type_faults"]
+__all__ = [
+    "Kind", "Relation", "Table", "common_values", "describe", "kind_of", "survey",
+    "type_faults",
+]  # fmt: skip
+
+_ROWS_LOOKED_AT: Final = 100_000
 
 Types = dict[str, TypeEngine[Any]]
 
@@ -145,6 +150,23 @@ def _keys(
             unique.append(named)
     keys = dict.fromkeys(each for each in (tuple(primary), *unique) if each)
     return tuple(keys), frozenset(begins) - {""}
+
+
+def common_values(
+    connection: sa.Connection, table: str, column: str, most: int
+) -> list[tuple[object, int]]:
+    """Return a column's commonest values, each with the number of its rows.
+
+    Of a large table it looks at as many rows as take no time.
+    """
+    schema, _, name = table.rpartition(".")
+    source = sa.table(name, sa.column(column), schema=schema or None)
+    value = source.c[column].label("value")
+    some = sa.select(value).where(value.is_not(None)).limit(_ROWS_LOOKED_AT).subquery()
+    rows = sa.func.count()
+    counted = sa.select(some.c.value, rows).group_by(some.c.value)
+    found = connection.execute(counted.order_by(rows.desc()).limit(most))
+    return [(value, count) for value, count in found]
 
 
 def describe(connection: sa.Connection, feed: Feed, sql_folder: Path) -> Relation:

@@ -7,7 +7,7 @@ holds more than a slice, and never lets a driver's words out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date, datetime
 from decimal import Decimal, InvalidOperation
@@ -171,7 +171,7 @@ class Source:
 
     def read(
         self, interval: Interval, shard: Shard, rows_per_slice: int
-    ) -> Iterator[Slice]:
+    ) -> Generator[Slice, None, None]:
         """Stream a shard's rows; memory holds a slice, however many rows there are."""
         with reading(self.engine, f"read {self.name}") as connection:
             relation = self.relation(connection)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import ipaddress
-import json
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,14 +23,13 @@ from airflow.sdk.log import mask_secret
 from capi_airflow.hook import connection_of
 from capi_airflow.postbox import SECONDS, UndeliveredError, post_json
 from meta_capi.alert_book import Message
+from meta_capi.channel_names import VARIABLE, read_channels
 from meta_capi.errors import ConfigurationError
 
-__all__ = ["VARIABLE", "Channel", "Mail", "Slack", "Webhook", "channels"]
+__all__ = ["Channel", "Mail", "Slack", "Webhook", "channels"]
 
-VARIABLE: Final = "meta_capi_alerts"
 _SLACK: Final = "https://hooks.slack.com/services"
 _SHORT_PATH: Final = 16
-_WORDS: Final = {"slack", "email", "to", "webhook"}
 
 
 class Channel(Protocol):
@@ -164,7 +162,7 @@ def channels() -> list[Channel]:
         ConfigurationError: what is wrong with the Variable or with a connection.
     """
     text = Variable.get(VARIABLE, default=None)
-    return _channels(_read(text)) if text and text.strip() else []
+    return _channels(read_channels(text)) if text and text.strip() else []
 
 
 def _channels(named: dict[str, str]) -> list[Channel]:
@@ -176,23 +174,6 @@ def _channels(named: dict[str, str]) -> list[Channel]:
     if conn_id := named.get("webhook"):
         found.append(_webhook(conn_id))
     return found
-
-
-def _read(text: str) -> dict[str, str]:
-    try:
-        named = json.loads(text)
-    except ValueError:
-        named = None
-    if (
-        not isinstance(named, dict)
-        or set(named) - _WORDS
-        or not all(isinstance(value, str) for value in named.values())
-    ):
-        raise ConfigurationError(
-            f"The Airflow Variable {VARIABLE!r} is not a JSON object of slack, email, to "
-            "and webhook; nobody is told of anything. See docs/alerts.md."
-        )
-    return named
 
 
 def _slack(conn_id: str) -> Slack:

@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol
 
 from airflow.sdk import Context
 from airflow.sdk.definitions.retry_policy import RetryDecision, RetryPolicy
-from airflow.sdk.exceptions import AirflowException
+from airflow.sdk.exceptions import AirflowException, AirflowTaskTimeout
 
 from capi_airflow.links import catalogue_address
 from meta_capi.catalogue import reason
@@ -21,6 +21,7 @@ from meta_capi.errors import (
     ReconciliationError,
     StoppedError,
 )
+from meta_capi.words import ago
 
 __all__ = ["FinalFault", "Log", "RetryWhatPasses", "TaskEnded", "told_plainly"]
 
@@ -95,15 +96,10 @@ def told_plainly(log: Log, context: Mapping[str, Any] | None = None) -> Iterator
     try:
         yield
     except CapiError as error:
-        final = isinstance(error, _FINAL)
-        for line in str(error).splitlines():
-            log.error("%s", line)
-        entry = reason(error.code)
-        log.error("%s: %s", entry.code, entry.meaning)
-        log.error("See %s", catalogue_address(entry.code))
-        log.error("Next: %s%s", entry.action, "" if final else _tries(context))
-        kind = FinalFault if final else TaskEnded
-        raise kind(_headline(error), error.code) from None
+        raise _told(log, error, context) from None
+    except AirflowTaskTimeout:
+        # By now the step has left its desk, as for any other signal.
+        raise _told(log, _out_of_time(context), context) from None
     except AirflowException:
         raise
     except Exception as error:
@@ -116,6 +112,28 @@ def told_plainly(log: Log, context: Mapping[str, Any] | None = None) -> Iterator
         log.error("%s", headline)
         log.error("See %s%s", catalogue_address(CapiError.code), _tries(context))
         raise TaskEnded(headline, CapiError.code) from None
+
+
+def _told(log: Log, error: CapiError, context: Mapping[str, Any] | None) -> TaskEnded:
+    """Tell a fault with its entry of the catalogue; return how the task ends with it."""
+    final = isinstance(error, _FINAL)
+    for line in str(error).splitlines():
+        log.error("%s", line)
+    entry = reason(error.code)
+    log.error("%s: %s", entry.code, entry.meaning)
+    log.error("See %s", catalogue_address(entry.code))
+    log.error("Next: %s%s", entry.action, "" if final else _tries(context))
+    kind = FinalFault if final else TaskEnded
+    return kind(_headline(error), error.code)
+
+
+def _out_of_time(context: Mapping[str, Any] | None) -> CapiError:
+    limit = getattr((context or {}).get("task"), "execution_timeout", None)
+    most = f" of {ago(limit)}" if limit else ""
+    return CapiError(
+        f"The task was not done within its execution_timeout{most}, so Airflow ended it.",
+        code="fault.time_out",
+    )
 
 
 def _headline(error: CapiError) -> str:

@@ -18,11 +18,15 @@ from capi_airflow.channels import Channel, channels
 from capi_airflow.ending import TaskEnded
 from capi_airflow.links import page_of
 from capi_airflow.postbox import UndeliveredError
-from capi_airflow.stage import Stage
+from capi_airflow.stage import Stage, ledger_at
 from meta_capi import alert_book
 from meta_capi.alert_book import News
 from meta_capi.alerts import Alert, Kind, judge
-from meta_capi.errors import CapiError
+from meta_capi.errors import CapiError, FeedError
+from meta_capi.feed import Feed
+from meta_capi.feed.alerts import Alerts
+from meta_capi.feed.parts import Connections
+from meta_capi.ledger import Ledger
 
 __all__ = ["TellFailure", "look_around", "try_out"]
 
@@ -47,7 +51,7 @@ def look_around(log: Any, stage: Stage, over: Kind) -> None:
         for alert in filter(None, judged.values()):
             log.warning("%s: %s", alert.kind, alert.sentence)
         alert_book.note(stage.ledger, feed.feed, judged)
-        _tell(log, stage)
+        _tell(log, stage.ledger, feed.feed, feed.alerts)
 
 
 def try_out(log: Any, stage: Stage) -> None:
@@ -70,19 +74,31 @@ class TellFailure(BaseNotifier):
     def notify(self, context: Any) -> None:
         """Remember the failure and tell it, once until a run goes through."""
         with _harmless(self.log):
-            stage = Stage(context["task"].feed, context)
-            if not stage.feed.alerts.failures or stage.choices.mode != "send":
+            name = context["task"].feed
+            stage = Stage(name, context)
+            feed = _feed(stage)
+            # A file that is wrong is believed in nothing, nor may it keep this quiet.
+            alerts = feed.alerts if feed else Alerts()
+            if not alerts.failures or stage.choices.mode != "send":
                 return
             alert = _failure(context)
             try:
-                alert_book.note(stage.ledger, stage.feed.feed, {alert.kind: alert})
-                _tell(self.log, stage)
+                ledger = stage.ledger if feed else ledger_at(Connections().ledger)
+                alert_book.note(ledger, name, {alert.kind: alert})
+                _tell(self.log, ledger, name, alerts)
             except CapiError:
                 # It may be the ledger that failed. Airflow remembers the run before.
                 if _failed_before(context):
                     raise
                 for channel in channels():
-                    _send(self.log, channel, stage.feed.feed, _unremembered(alert))
+                    _send(self.log, channel, name, _unremembered(alert))
+
+
+def _feed(stage: Stage) -> Feed | None:
+    try:
+        return stage.feed
+    except FeedError:
+        return None
 
 
 def _failure(context: Mapping[str, Any]) -> Alert:
@@ -108,14 +124,11 @@ def _unremembered(alert: Alert) -> News:
     )  # fmt: skip
 
 
-def _tell(log: Any, stage: Stage) -> None:
+def _tell(log: Any, ledger: Ledger, feed: str, alerts: Alerts) -> None:
     """Tell every channel what it has not been told yet."""
-    feed, ledger = stage.feed, stage.ledger
     for channel in channels():
-        left = alert_book.take(
-            ledger, feed.feed, channel.name, feed.alerts.remind_after
-        )
-        while left and _send(log, channel, feed.feed, left[0]):
+        left = alert_book.take(ledger, feed, channel.name, alerts.remind_after)
+        while left and _send(log, channel, feed, left[0]):
             alert_book.told(ledger, channel.name, left.pop(0))
         if left:
             alert_book.give_back(ledger, channel.name, left)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -60,8 +61,9 @@ class BrokenFeedOperator(BaseOperator):
 
     ui_color = "#ffe3e3"
 
-    def __init__(self, *, faults: Sequence[str], **kwargs: Any) -> None:
+    def __init__(self, *, feed: str, faults: Sequence[str], **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.feed = feed
         self.faults = list(faults)
         self.retry_policy = self.retry_policy or RetryWhatPasses()
 
@@ -207,17 +209,17 @@ class DeliverOperator(FeedOperator):
         )
         progress = Progress(self.log, shard.rows)
         now = datetime.now(UTC)
-        slices = (
-            rows.columns
-            for rows in stage.source.read(
-                stage.interval, shard, stage.feed.limits.rows_per_slice
-            )
+        reading = stage.source.read(
+            stage.interval, shard, stage.feed.limits.rows_per_slice
         )
         try:
-            if stage.choices.dry_run:
-                rehearse(slices, stage.builder(now), time.time, progress)
-            else:
-                self._deliver(stage, slices, now, progress)
+            # Whatever ends the task, the warehouse is told that nobody reads on.
+            with closing(reading):
+                slices = (rows.columns for rows in reading)
+                if stage.choices.dry_run:
+                    rehearse(slices, stage.builder(now), time.time, progress)
+                else:
+                    self._deliver(stage, slices, now, progress)
         finally:
             # A run that Meta stopped in the middle has sent what it has sent.
             tell_tally(self.log, progress, stage.feed.feed)

@@ -30,7 +30,7 @@ from meta_capi.payload import Envelope
 from meta_capi.source import Interval, Source
 from meta_capi.spec import ActionSource
 
-__all__ = ["Choices", "Stage", "all_feeds", "broken_feeds", "home"]
+__all__ = ["Choices", "Stage", "all_feeds", "broken_feeds", "home", "ledger_at"]
 
 _log = logging.getLogger(__name__)
 # A warehouse or a ledger whose machine is gone is noticed after a minute, not after hours.
@@ -113,7 +113,12 @@ def engine_of(conn_id: str, *, lines: int = 4) -> Engine:
 
 def ledger_of(feed: Feed, *, lines: int = 4) -> Ledger:
     """Return the feed's ledger."""
-    return Ledger(engine_of(feed.connections.ledger, lines=lines))
+    return ledger_at(feed.connections.ledger, lines=lines)
+
+
+def ledger_at(conn_id: str, *, lines: int = 4) -> Ledger:
+    """Return the ledger of an Airflow connection."""
+    return Ledger(engine_of(conn_id, lines=lines))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

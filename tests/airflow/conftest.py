@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,6 +56,15 @@ def airflow_database() -> None:
 
 
 @pytest.fixture
+def own_feeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of what users edit, to be changed; must be asked for before `world`."""
+    for name in ("feeds", "expectations"):
+        shutil.copytree(ROOT / "include" / name, tmp_path / name)
+    monkeypatch.setenv("META_CAPI_HOME", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
 def world(
     database: Database, monkeypatch: pytest.MonkeyPatch, airflow_database: None
 ) -> Iterator[World]:
@@ -74,3 +84,9 @@ def world(
         world = World(sim, until, database.dsn)
         world.connect_all(monkeypatch, sim.url)
         yield world
+
+
+@pytest.fixture
+def said(capfd: pytest.CaptureFixture[str]) -> Callable[[], str]:
+    """Return what was written since the last time, without colours."""
+    return lambda: re.sub(r"\x1b\[[0-9;]*m", "", "".join(capfd.readouterr()))

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
 
 import pytest
-from tests.airflow.world import DATASET, World
+from tests.airflow.world import DATASET, World, tune
 
 from graph_simulator import Fault, FaultKind
 from meta_capi.catalogue import CATALOGUE
 
 PURCHASES = "send_offline_purchases"
-
-
-@pytest.fixture
-def said(capfd: pytest.CaptureFixture[str]) -> Callable[[], str]:
-    """Return what was written since the last time, without colours."""
-    return lambda: re.sub(r"\x1b\[[0-9;]*m", "", "".join(capfd.readouterr()))
 
 
 def test_a_run_tells_what_it_works_on_what_came_of_it_and_what_is_next(
@@ -64,3 +60,34 @@ def test_an_expected_fault_ends_in_sentences_without_a_traceback(
     assert "Task exited" in log
     assert "Trying again cannot help before that is mended." in log
     assert "Traceback" not in log
+
+
+@pytest.mark.matrix("P6")
+def test_a_task_that_is_out_of_time_says_what_became_of_its_rows_and_is_tried_again(
+    own_feeds: Path, world: World, said: Callable[[], str]
+) -> None:
+    tune(own_feeds, "limits: {events_per_request: 100, requests_in_flight: 1}")
+    world.sim.faults.add(Fault(kind=FaultKind.DELAY, seconds=5.0, count=1))
+    states = world.run(
+        PURCHASES, execution_timeout=timedelta(seconds=3), retry_delay=timedelta(0)
+    )
+    log = said()
+    # The request on its way was waited for; what waited behind it went back.
+    first, _, again = log.partition("Task exited")
+    assert re.search(r"accepted +100 ", first)
+    assert re.search(r"\d+ × worker\.released \(pending\)", first)
+    assert "within its execution_timeout of 3 seconds, so Airflow ended it." in first
+    entry = CATALOGUE["fault.time_out"]
+    for told in (entry.meaning, "docs/reasons.md#fault.time_out", entry.action):
+        assert told in first, told
+    assert "This was try 1 of 4." in first
+    assert "Traceback" not in log
+
+    assert "; try 2" in again
+    assert states["dag"] == "success"
+    assert world.states("offline_purchases").keys() == {
+        "accepted", "quarantined", "withheld",
+    }  # fmt: skip
+    assert world.processed_twice() == []
+    at_desks = "select count(*) from capi.workers where ended_at is null"
+    assert world.sql(at_desks) == [(0,)]

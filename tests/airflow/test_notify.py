@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,7 +19,7 @@ from tests.airflow.people import MailServer, Web
 from tests.airflow.world import DATASET, TOKEN, Messages, World
 
 from capi_airflow import notify
-from capi_airflow.channels import VARIABLE, channels
+from capi_airflow.channels import channels
 from capi_airflow.ending import FinalFault
 from capi_airflow.notify import TellFailure
 from capi_airflow.postbox import UndeliveredError, post_json
@@ -26,6 +27,7 @@ from capi_airflow.stage import Stage
 from capi_airflow.tending import TendOperator
 from graph_simulator import Fault, FaultKind
 from meta_capi.alerts import Kind
+from meta_capi.channel_names import VARIABLE
 from meta_capi.errors import ConfigurationError
 
 FEED, TEND = "offline_purchases", "tend_deliveries"
@@ -255,6 +257,30 @@ class TestAChannelThatIsAway:
             with pytest.raises(UndeliveredError, match="not taken within"):
                 mail.send(TEST_MESSAGE)
             assert time.monotonic() - before < 10
+
+
+def test_a_feed_file_that_is_broken_is_told_once_and_so_is_its_mending(
+    own_feeds: Path, people: People
+) -> None:
+    people.name("webhook")
+    path = own_feeds / "feeds" / "web_shop.yaml"
+    good = (own_feeds / "feeds" / f"{FEED}.yaml").read_text()
+    good = good.replace(f"feed: {FEED}", "feed: web_shop")
+    path.write_text(f"{good}\nalerts: {{failures: off}}\nnonsense: 1\n")
+
+    for _ in range(2):
+        states = people.world.run(TEND, {})
+        assert states["tend_web_shop"] == "failed"
+        assert states[f"tend_{FEED}"] == "success"
+    [told] = people.webhook.bodies
+    assert (told["feed"], told["kind"], told["state"]) == (
+        "web_shop", "tending_failed", "new",
+    )  # fmt: skip
+    assert "nonsense" in told["text"]
+
+    path.write_text(good)
+    assert people.world.run(TEND, {})["tend_web_shop"] == "success"
+    assert people.heard[1:] == [("tending_failed", "over")]
 
 
 TEST_MESSAGE = notify.alert_book.message(

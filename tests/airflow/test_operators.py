@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 from datetime import timedelta
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import pytest
 from tests.airflow.listener import Listener
-from tests.airflow.world import DATASET, TABLES, World
+from tests.airflow.world import DATASET, TABLES, World, tune
 
 from capi_airflow.ending import FinalFault, TaskEnded, told_plainly
 from capi_airflow.operators import (
@@ -25,7 +24,6 @@ from meta_capi import errors
 from meta_capi.names import event_id
 from meta_capi.words import moment
 
-ROOT = Path(__file__).resolve().parents[2]
 STEPS = ("preflight", "plan", "validate", "deliver", "report")
 ALL_SUCCESS = {**dict.fromkeys(STEPS, "success"), "dag": "success"}
 PURCHASES = "send_offline_purchases"
@@ -444,18 +442,3 @@ class TestFaultsAreToldPlainly:
 class _Silent:
     def error(self, *_: object) -> None:
         """Say nothing."""
-
-
-@pytest.fixture
-def own_feeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of what users edit, to be changed; must be asked for before `world`."""
-    for name in ("feeds", "expectations"):
-        shutil.copytree(ROOT / "include" / name, tmp_path / name)
-    monkeypatch.setenv("META_CAPI_HOME", str(tmp_path))
-    return tmp_path
-
-
-def tune(home: Path, line: str) -> None:
-    """Add a line to the feed of purchases."""
-    path = home / "feeds" / "offline_purchases.yaml"
-    path.write_text(f"{path.read_text()}\n{line}\n")

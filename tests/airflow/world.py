@@ -33,6 +33,12 @@ def read_folder() -> dict[str, DAG]:
     return dict(DagBag(str(DAGS)).dags)
 
 
+def tune(home: Path, line: str) -> None:
+    """Add a line to the feed of purchases."""
+    path = home / "feeds" / "offline_purchases.yaml"
+    path.write_text(f"{path.read_text()}\n{line}\n")
+
+
 @dataclass
 class Messages:
     """The part of a task instance that an operator uses: what it pushes, kept."""
@@ -68,15 +74,24 @@ class World:
             "end": (self.until + timedelta(seconds=1)).isoformat(),
         }
 
-    def run(self, dag_id: str, conf: Mapping[str, Any] | None = None) -> dict[str, str]:
-        """Run a DAG in this process; return its tasks' states, the run's as `dag`."""
+    def run(
+        self, dag_id: str, conf: Mapping[str, Any] | None = None, **deliver: Any
+    ) -> dict[str, str]:
+        """Run a DAG in this process; return its tasks' states, the run's as `dag`.
+
+        Args:
+            deliver: what is said of the task `deliver` beside what its DAG file says.
+        """
         given = self.whole if conf is None else dict(conf)
         # A DAG object keeps the params of its first run; a real task reads its own.
         if self.is_new:
             # The Airflow of these tests is one, and each world has a ledger of its own.
             Variable.delete("capi_ledger_mark")
             self.is_new = False
-        run = read_folder()[dag_id].test(logical_date=None, run_conf=given)
+        dag = read_folder()[dag_id]
+        if deliver:
+            dag.get_task("deliver").partial_kwargs.update(deliver)
+        run = dag.test(logical_date=None, run_conf=given)
         states = {each.task_id: str(each.state) for each in run.get_task_instances()}
         return {**states, "dag": str(run.state)}
 
@@ -124,18 +139,21 @@ class World:
         """Define an Airflow connection."""
         patch.setenv(f"AIRFLOW_CONN_{name.upper()}", json.dumps(values))
 
+    def connect_database(self, patch: pytest.MonkeyPatch, name: str) -> None:
+        """Define an Airflow connection to the database of this world."""
+        info = psycopg.conninfo.conninfo_to_dict(self.dsn)
+        self.connect(
+            patch, name, conn_type="postgres", host=info["host"],
+            port=int(info["port"]), schema=info["dbname"], login=info["user"],
+            password=info["password"],
+        )  # fmt: skip
+
     def connect_all(
         self, patch: pytest.MonkeyPatch, meta_url: str, **extra: Any
     ) -> None:
         """Define the three connections of the shipped feeds."""
-        info = psycopg.conninfo.conninfo_to_dict(self.dsn)
-        database = {
-            "conn_type": "postgres", "host": info["host"], "port": int(info["port"]),
-            "schema": info["dbname"], "login": info["user"],
-            "password": info["password"],
-        }  # fmt: skip
-        self.connect(patch, "capi_warehouse", **database)
-        self.connect(patch, "capi_ledger", **database)
+        self.connect_database(patch, "capi_warehouse")
+        self.connect_database(patch, "capi_ledger")
         self.connect(
             patch, "meta_capi_default", conn_type="meta_capi", host=meta_url,
             password=TOKEN, extra={"dataset_id": DATASET, "environment": "local", **extra},

@@ -36,8 +36,8 @@ from meta_capi.verdict import Answer, Refused, Stopped, Throttled, Unknown, read
 ROOT = Path(meta_capi.__file__).parent.parent.parent
 # What a batch is cut for without an answer to it; no delivery ever has it.
 OF_BATCHES = {"split.inferred"}
-# The path of a feed's member, not a reason.
-MEMBERS = {"event.id", "event.time"}
+# Paths of a feed's members, not reasons.
+MEMBERS = {"event.id", "event.stages", "event.time"}
 # What a sentence may begin with in small letters.
 FIELDS = {"32", "contents"}
 # All but Meta's own, which begin with a word of theirs and come as numbers.

@@ -7,13 +7,16 @@ import re
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from meta_capi.column_names import likeness
-from meta_capi.draft import Draft, draft, marks
+from meta_capi.crm import judge, stage_column, with_stages
+from meta_capi.draft import Draft, draft
+from meta_capi.draft_lines import marks
 from meta_capi.errors import FeedError
 from meta_capi.feed import Feed, parse
 from meta_capi.picking import MATCH_KEYS, PERSONAL, pick
@@ -92,6 +95,56 @@ class TestAnyTable:
         text = drafted(SALES | many).feed
         assert "and 1900 more." in " ".join(text.replace("#", "").split())
         parse(text)
+
+
+class TestAnyStages:
+    LEADS: ClassVar = {
+        "id": Kind.INTEGER, "lead_status": Kind.TEXT, "created_at": Kind.DATE,
+        "stage_at": Kind.MOMENT, "updated_at": Kind.MOMENT, "email": Kind.TEXT,
+    }  # fmt: skip
+
+    @settings(max_examples=100, deadline=None)
+    @given(
+        st.dictionaries(
+            st.sampled_from(
+                ["New", "in contact", "2 - SQL", "Closed Won", "lost", "on"]
+            )
+            | st.from_regex(r"[A-Za-z .()_/+-]{1,20}", fullmatch=True)
+            | st.text(),
+            st.integers(1, 3),
+        )
+    )
+    def test_their_draft_is_a_feed_that_tells_no_row_of_its_own(
+        self, values: dict[str, int]
+    ) -> None:
+        picks = pick(table(self.LEADS, ("id",), name="crm.leads"))
+        assert stage_column(picks) == "lead_status"
+        funnel = judge("lead_status", list(values.items()))
+        text = draft("my_feed", with_stages(picks, funnel), TODAY).feed
+        stages = parse(text).event.stages
+        assert (stages is None) == bool(funnel.why_not)
+        if stages:
+            told = {*stages.map, *stages.ignore, *funnel.unknown}
+            assert told == {each for each, rows in values.items() if rows > 1}
+
+    @pytest.mark.parametrize(
+        ("stage", "event"),
+        [
+            ("Neu", "Initial Lead"), ("attempted_to_contact", "Contacted"),
+            ("Qualifié", "Qualified"), ("3. Angebot", "Opportunity"),
+            ("Closed Won", "Converted"), ("Not qualified", None), ("Verloren", None),
+        ],
+    )  # fmt: skip
+    def test_common_ones_are_known(self, stage: str, event: str | None) -> None:
+        funnel = judge("stage", [(stage, 2), ("kunde", 2), ("spam", 2)])
+        assert dict(funnel.map).get(stage) == event
+        assert (stage in funnel.ignore) == (event is None)
+
+    def test_a_name_that_a_feed_cannot_write_is_to_be_renamed(self) -> None:
+        odd = {"Lead Status" if name == "lead_status" else name: kind
+               for name, kind in self.LEADS.items()}  # fmt: skip
+        text = drafted(odd, ("id",), name="crm.leads").feed
+        assert '# "Lead Status" may be a CRM\'s stage: rename it in a view.' in text
 
 
 class TestWhatIsGuessed:

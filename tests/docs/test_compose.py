@@ -179,6 +179,16 @@ class TestAirflow:
         shared = SERVICES["airflow-scheduler"]["environment"]
         assert shared[f"AIRFLOW__{setting}"] == value
 
+    def test_connections_are_tested_only_where_somebody_allows_it(self) -> None:
+        # As Airflow has it, whose button lets an editor of connections try any address.
+        setting = "AIRFLOW__CORE__TEST_CONNECTION"
+        knowing = {
+            name: service["environment"][setting]
+            for name, service in SERVICES.items()
+            if setting in service["environment"]
+        }
+        assert knowing == {"airflow-apiserver": "${AIRFLOW_TEST_BUTTON:-Disabled}"}
+
     def test_every_setting_is_one_that_airflow_knows(self, tmp_path: Path) -> None:
         # In a process of its own: importing Airflow here would make its home folder.
         known = subprocess.run(

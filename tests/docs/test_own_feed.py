@@ -13,14 +13,13 @@ from pathlib import Path
 import psycopg
 import pytest
 from tests.conftest import Database
+from tests.docs.own_feed_page import BLOCKS, TEXT, block
 from tests.house_rules import ROOT
 
 from graph_simulator import Simulator
 from meta_capi.cli import main
 from meta_capi.feed import parse
 
-PAGE = ROOT / "docs" / "your-own-feed.md"
-_FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _SPOKEN = re.compile(r"^`(meta-capi feed check [^`]+)`", re.MULTILINE)
 _DATASET = "1234567890"
 
@@ -35,24 +34,24 @@ class Reader:
     told: str = ""
     commands: list[str] = field(default_factory=list)
 
-    def follow(self, language: str, block: str) -> None:
+    def follow(self, language: str, text: str) -> None:
         """Do what one block says; what it shows must be what is seen."""
         match language:
             case "":
                 self.told = ""
-                for line in block.splitlines():
+                for line in text.splitlines():
                     self.type(line)
             case "text":
-                assert [x for x in block.splitlines() if x not in self.told] == []
+                assert [x for x in text.splitlines() if x not in self.told] == []
             case "sql":
                 with psycopg.connect(self.database.dsn) as connection:
-                    connection.execute(block.encode())
-            case "yaml" if block.startswith("feed:"):
+                    connection.execute(text.encode())
+            case "yaml" if text.startswith("feed:"):
                 path = self.folder / "include" / "feeds" / "store_sales.yaml"
-                path.write_text(block, encoding="utf-8")
+                path.write_text(text, encoding="utf-8")
             case "yaml":
                 path = self.folder / "include" / "feeds" / "store_sales.yaml"
-                parse(path.read_text(encoding="utf-8") + block)
+                parse(path.read_text(encoding="utf-8") + text)
 
     def type(self, line: str) -> None:
         """Type a line into the shell."""
@@ -88,14 +87,13 @@ def reader(
 
 
 def test_every_command_of_the_page_does_what_the_page_says(reader: Reader) -> None:
-    text = PAGE.read_text(encoding="utf-8")
-    blocks = _FENCE.findall(text)
     # The first block is the demo's own; tests/journeys/test_first_hour.py runs it.
-    assert blocks[0][1].startswith("make demo\n")
-    for language, block in blocks[1:]:
-        reader.follow(language, block)
+    # Steps 6 and 7 are Airflow's; tests/airflow/test_own_feed.py goes them.
+    assert BLOCKS[0][1].startswith("make demo\n")
+    for language, text in BLOCKS[1:]:
+        reader.follow(language, text)
     assert "Meta took it" in reader.told
-    for line in _SPOKEN.findall(text):
+    for line in _SPOKEN.findall(TEXT):
         reader.type(line)
     assert reader.commands[:5] == [
         "feed new", "check store_sales", "preview store_sales", "plan store_sales",
@@ -106,17 +104,13 @@ def test_every_command_of_the_page_does_what_the_page_says(reader: Reader) -> No
 
 def test_the_mended_feed_is_the_draft_without_its_marks(reader: Reader) -> None:
     """Only what is marked as missing, or as a guess, is another line on the page."""
-    page = [block for _, block in _FENCE.findall(PAGE.read_text(encoding="utf-8"))]
-    (mended,) = (block for block in page if block.startswith("feed:"))
-    (table,) = (block for block in page if block.startswith("create schema"))
-    (new,) = (block for block in page if block.startswith("meta-capi feed new"))
-    reader.follow("sql", table)
+    reader.follow("sql", block("create schema"))
     reader.environ["META_CAPI_WAREHOUSE"] = reader.database.dsn
-    reader.type(new.strip())
+    reader.type(block("meta-capi feed new").strip())
     path = reader.folder / "include" / "feeds" / "store_sales.yaml"
     draft = path.read_text(encoding="utf-8")
     bare = {line.partition("  #")[0].rstrip() for line in draft.splitlines()}
-    written = [line for line in mended.splitlines() if line not in bare]
+    written = [line for line in block("feed:").splitlines() if line not in bare]
     assert written == [
         "description: Sales in the stores.",
         "start_date: 2026-11-01",

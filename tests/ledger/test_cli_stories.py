@@ -373,6 +373,23 @@ class TestCheck:
         assert done.words.endswith("All is well.")
 
     @pytest.mark.parametrize(
+        ("channels", "told"),
+        [
+            (None, "LOOK alerts: AIRFLOW_VAR_META_CAPI_ALERTS names no channel."),
+            ('{"to": "kana@example.com"}', "LOOK alerts:"),
+            ('{"slack": "kana", "webhook": "x"}', "OK alerts: told by slack, webhook"),
+            ('{"slak": "kana"}', "FAULT alerts: The Airflow Variable"),
+        ],
+    )
+    def test_it_says_who_is_told_of_failures(
+        self, run: Run, channels: str | None, told: str
+    ) -> None:
+        done = run("check", SALES, AIRFLOW_VAR_META_CAPI_ALERTS=channels)
+        assert told in done.words
+        assert done.code == int("FAULT" in told)
+        assert "kana" not in done.words
+
+    @pytest.mark.parametrize(
         ("changes", "fault"),
         [
             ({"META_CAPI_TOKEN": None}, "No access token: set META_CAPI_TOKEN"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,7 +15,7 @@ import sqlalchemy as sa
 from tests.conftest import Database
 
 from meta_capi.cli import main
-from meta_capi.draft import marks
+from meta_capi.draft_lines import marks
 from meta_capi.feed import load
 from meta_capi.relation import Kind, survey
 
@@ -31,6 +32,13 @@ create index on vertrieb."KassenBons" ("geaendertAm");
 insert into vertrieb."KassenBons" ("bonNr", "kundenEmail") values ('1', '{SECRET}');
 create view vertrieb.anrufe as
     select 1 as id, 'x'::text as email, now() as angerufen, now() as updated_at;
+create table vertrieb.leads (
+    id int, status text, created_at timestamptz, stage_changed_at timestamptz,
+    updated_at timestamptz, email text, opt_in boolean
+);
+insert into vertrieb.leads (id, status) select n, (array[
+    'Closed Won', 'New', 'SQL', 'Lost', 'In review', 'yes'])[n % 6 + 1]
+    from generate_series(1, 12) n;
 create table vertrieb."Mit Leerzeichen" (id int primary key);
 create table vertrieb.parts (a int, b int, c text, d text, unique (a, b));
 create unique index on vertrieb.parts (c) where d is null;
@@ -97,6 +105,67 @@ def test_a_view_without_consent_is_a_feed_that_withholds(run: Run, home: Path) -
     checked = run("check", "anrufe")
     assert "FAULT anrufe.yaml:" in checked.words
     assert "missing: consent: " in checked.words
+
+
+def test_a_crms_stages_are_guessed_in_the_order_of_the_funnel(
+    run: Run, home: Path
+) -> None:
+    done = run("feed", "new", "leads", "--table", "vertrieb.leads", "--key", "id")
+    assert "of 7 columns of vertrieb.leads, and the values of status" in done.words
+    path = home / "feeds" / "leads.yaml"
+    feed = load(path)
+    assert feed.event.stages
+    assert list(feed.event.stages.map.items()) == [
+        ("New", "Initial Lead"), ("SQL", "Qualified"), ("Closed Won", "Converted"),
+    ]  # fmt: skip
+    assert feed.event.stages.ignore == ["Lost"]
+    assert feed.event.stages.lead_created.column == "created_at"
+    assert feed.source.key == ["id", "status"]
+    missing = [mark.text for mark in marks(path.read_text()) if mark.is_missing]
+    assert [each.partition(": ")[0] for each in missing] == [
+        "event.stages", "event.stages", "event.stages.crm",
+    ]  # fmt: skip
+    assert {'"In review"', '"yes"'} <= {
+        w.strip(",") for w in re.findall(r'"[^"]*"', str(missing))
+    }
+    assert "OK source of leads" in run("check", "leads").words
+
+
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [
+        ([f"Stage {n}" for n in range(16)], "it has more than 15 values"),
+        ([SECRET, "new", "won"], "some values are not like the names of stages"),
+        (["+41 79 123 45 67", "new", "won"], "some values are not like"),
+        (["Anna Huber", "Max Muster"], "its values are no stages that we know"),
+    ],
+    ids=["many", "e-mail", "phone", "people"],
+)
+def test_what_may_be_somebodys_is_not_told_as_a_stage(
+    run: Run, home: Path, database: Database, values: list[str], why: str
+) -> None:
+    with psycopg.connect(database.dsn) as connection:
+        connection.execute("delete from vertrieb.leads")
+        connection.execute(
+            "insert into vertrieb.leads (status) select unnest(%s::text[] || %s::text[])",
+            [values, values],
+        )
+    done = run("feed", "new", "leads", "--table", "vertrieb.leads", "--key", "id")
+    text = (home / "feeds" / "leads.yaml").read_text()
+    assert f"# status may be a CRM's stage, but {why}" in text
+    assert values[0] not in text + done.words
+    assert load(home / "feeds" / "leads.yaml").event.stages is None
+
+
+def test_what_one_row_alone_says_is_counted_and_not_told(
+    run: Run, home: Path, database: Database
+) -> None:
+    with psycopg.connect(database.dsn) as connection:
+        connection.execute("insert into vertrieb.leads (status) values ('Anna Huber')")
+    done = run("feed", "new", "leads", "--table", "vertrieb.leads", "--key", "id")
+    text = (home / "feeds" / "leads.yaml").read_text()
+    assert "Anna" not in text + done.words
+    assert "1 value of one row, not told here" in text
 
 
 def test_what_the_user_says_is_no_guess(run: Run, home: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from tests.ledger.conftest import FEED, Bench
-from tests.ledger.test_upkeep import doubtful
+from tests.ledger.scenes import doubtful
 
 from meta_capi.cli import main
 

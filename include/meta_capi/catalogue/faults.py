@@ -23,6 +23,7 @@ TEXTS: Final[Texts] = {
         "fault.schema": ("The ledger's schema is not that of this program.", "Run `meta-capi migrate`, or bring the program to the ledger's version."),
         "fault.ledger": ("The ledger's database did not do a step, so the step was not made.", f"See that PostgreSQL is up and reachable from the workers. {_AGAIN}"),
         "fault.lease": ("The worker's lease is over: it stood still, or another has taken over. What it held is settled by the rescue.", f"Nothing, if it comes rarely. {_AGAIN}"),
+        "fault.time_out": ("The task took longer than its execution_timeout. Requests on their way were waited for; what had not left is pending again, and what got no answer is in doubt.", f"If it comes again, compare the rows/s in the log with the rows: give the task more time, or the feed fewer `limits.rows_per_shard`. {_AGAIN}"),
         "fault.source": ("The source table or query does not fit the feed; nothing was read.", "Correct the feed or the table; `meta-capi check` looks at it again."),
         "fault.warehouse": ("The warehouse did not answer, or refused the query.", f"See that it is up, reachable from the workers, and readable by its role. {_AGAIN}"),
         "fault.gate": ("The quality gate stopped the run before anything was sent.", "Look at the run's Data Docs; correct the rows, or the thresholds of the feed, then clear the task."),

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from meta_capi.channel_names import CHANNELS, VARIABLE, read_channels
 from meta_capi.cli.page import Page
 from meta_capi.cli.wiring import Wiring
-from meta_capi.draft import marks
+from meta_capi.draft_lines import marks
 from meta_capi.errors import CapiError, ConfigurationError, FeedError, LedgerError
 from meta_capi.feed import Feed, json_schema, load
 from meta_capi.suites import load_suite
@@ -62,6 +63,7 @@ def check(wiring: Wiring, page: Page) -> int:
         checker.look(f"ledger ({name})", _ledger, feed)
     for name, feed in {each.connections.meta: each for each in feeds}.items():
         checker.look(f"Meta ({name})", _meta, feed)
+    _alerts(checker)
     page.line()
     if checker.faults:
         page.say(f"{number(len(checker.faults), 'fault')} to mend before a run.")
@@ -150,6 +152,25 @@ def _meta(wiring: Wiring, feed: Feed) -> str:
     return (
         f"{name} answers on {destination.graph_version} ({destination.environment}), "
         "and takes the token"
+    )
+
+
+def _alerts(checker: _Checker) -> None:
+    """Say who is told when something fails, as far as the environment knows it."""
+    name = f"AIRFLOW_VAR_{VARIABLE.upper()}"
+    text = checker.wiring.environ.get(name, "").strip()
+    try:
+        named = read_channels(text) if text else {}
+    except ConfigurationError as error:
+        checker.note([f"alerts: {error}"])
+        return
+    if told := [each for each in CHANNELS if named.get(each)]:
+        checker.page.item("OK", f"alerts: told by {', '.join(told)}")
+        return
+    checker.page.item(
+        "LOOK",
+        f"alerts: {name} names no channel. Unless the Variable {VARIABLE} is in Airflow, "
+        "nobody is told when a run fails; see docs/alerts.md",
     )
 
 

@@ -11,10 +11,12 @@ from typing import Final
 from meta_capi.cli.page import Page
 from meta_capi.cli.wiring import Wiring
 from meta_capi.column_names import likeness
-from meta_capi.draft import draft, marks
+from meta_capi.crm import MOST_STAGES, judge, stage_column, with_stages
+from meta_capi.draft import draft
+from meta_capi.draft_lines import marks
 from meta_capi.errors import ConfigurationError
-from meta_capi.picking import PERSONAL, is_usable, pick
-from meta_capi.relation import Table, survey
+from meta_capi.picking import PERSONAL, Picks, is_usable, pick
+from meta_capi.relation import Table, common_values, survey
 from meta_capi.warehouse import reading
 from meta_capi.words import number
 
@@ -40,18 +42,25 @@ def feed_new(wiring: Wiring, page: Page) -> int:
     key = [column for each in options.key for column in each.split(",")]
     _refuse_wrong_columns(table, key, options.cursor)
     picks = pick(table, key=key, cursor=options.cursor)
+    if stage := stage_column(picks):
+        with reading(engine, f"read the stages of {name}") as connection:
+            values = common_values(connection, name, stage, MOST_STAGES + 1)
+        picks = with_stages(picks, judge(stage, values))
     made = draft(options.name, picks, wiring.now.date(), warehouse=options.connection)
     for path, text in ((feed_file, made.feed), (suite_file, made.suite)):
         _write(path, text)
         page.item("made", str(path))
-    return _tell(page, options.name, made.feed, table)
+    return _tell(page, options.name, made.feed, picks)
 
 
-def _tell(page: Page, name: str, text: str, table: Table) -> int:
+def _tell(page: Page, name: str, text: str, picks: Picks) -> int:
     found = marks(text)
     missing = [mark for mark in found if mark.is_missing]
-    columns = number(len(table.kinds), "column")
-    page.item("read", f"the names and types of {columns} of {table.name}, and no row")
+    columns = number(len(picks.table.kinds), "column")
+    rows = f"the values of {picks.funnel.column}" if picks.funnel else "no row"
+    page.item(
+        "read", f"the names and types of {columns} of {picks.table.name}, and {rows}"
+    )
     for mark in missing:
         page.item("MISSING", f"line {mark.line}: {mark.text}.")
     guesses = number(len(found) - len(missing), "guess", "guesses")

@@ -216,7 +216,7 @@ def _add_feed_commands(
         "feed", help="draft a feed file, check one, show the schema"
     )
     kinds = about.add_subparsers(required=True, metavar="COMMAND")
-    does = "draft a feed file and its suite from a table's columns; no row is read"
+    does = "draft a feed file and its suite from a table's columns"
     made = kinds.add_parser("new", help=does, description=does, parents=[shared])
     made.add_argument("name", metavar="NAME", help="of the feed")
     made.add_argument(
