@@ -262,3 +262,45 @@ from capi.deliveries
 where batch_id = %(batch_id)s
 order by source_key
 limit %(most)s;
+
+-- name: score_readings
+-- When Meta's scores of datasets were read, or why not. What nobody asks for any more is
+-- left out.
+select dataset_id, surface, read_at, trouble, trouble_since
+from capi.score_readings
+where dataset_id = any(%(datasets)s) and next_at > capi.clock() - interval '1 day'
+order by dataset_id, surface desc;
+
+-- name: scores
+-- The scores of a span, and those of the last reading, whenever it was.
+select *
+from capi.scores as s
+where dataset_id = any(%(datasets)s)
+    and day <= %(until)s
+    and (
+        day >= %(since)s
+        or day = (
+            select max(l.day)
+            from capi.scores as l
+            where l.dataset_id = s.dataset_id
+                and l.surface = s.surface
+                and l.event_name = s.event_name
+                and l.day <= %(until)s
+        )
+    )
+order by dataset_id, surface desc, event_name, day;
+
+-- name: score_keys
+-- The match keys of each event's last reading.
+select k.*
+from capi.score_keys as k
+where k.dataset_id = any(%(datasets)s)
+    and k.day = (
+        select max(l.day)
+        from capi.scores as l
+        where l.dataset_id = k.dataset_id
+            and l.surface = k.surface
+            and l.event_name = k.event_name
+            and l.day <= %(until)s
+    )
+order by k.coverage desc nulls last, k.match_key;
