@@ -14,15 +14,16 @@ from enum import StrEnum
 from typing import Any, Final
 
 from meta_capi import match_keys
-from meta_capi.errors import CapiError
 from meta_capi.verdict import Answer, Refused, Stopped, Throttled, read
 
 __all__ = [
-    "FIELDS", "PATH", "EventScore", "KeyScore", "ScoresError", "Surface", "our_key",
-    "parse",
+    "FIELDS", "PATH", "TROUBLE", "EventScore", "KeyScore", "ScoresError", "Surface",
+    "our_key", "parse",
 ]  # fmt: skip
 
 PATH: Final = "dataset_quality"
+TROUBLE: Final = "warning.scores"
+"""The catalogue's entry for all that goes wrong with them."""
 
 
 class Surface(StrEnum):
@@ -58,17 +59,20 @@ _KEYS: Final = {
 }  # fmt: skip
 
 
-class ScoresError(CapiError):
-    """Meta's scores could not be read. Nothing that is sent depends on them."""
+class ScoresError(Exception):
+    """Meta's scores could not be read: no fault that ends anything, nothing sent needs them.
 
-    code = "warning.scores"
+    Args:
+        message: why, in our own words.
+        code: the catalogue's entry.
+        for_now: it may pass by itself.
+    """
 
     def __init__(
-        self, message: str, *, code: str | None = None, for_now: bool = False
+        self, message: str, *, code: str = TROUBLE, for_now: bool = False
     ) -> None:
-        super().__init__(message, code=code)
-        self.for_now = for_now
-        """It may pass by itself."""
+        super().__init__(message)
+        self.code, self.for_now = code, for_now
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

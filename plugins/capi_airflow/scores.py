@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 from capi_airflow.aside import aside
 from capi_airflow.links import catalogue_address
 from capi_airflow.stage import Stage, all_feeds
 from meta_capi import score_book
-from meta_capi.scores import EventScore, ScoresError, Surface
+from meta_capi.scores import TROUBLE, EventScore, ScoresError, Surface
 from meta_capi.words import number
 
 __all__ = ["read_scores"]
-
-_ENTRY: Final = ScoresError.code
 
 
 def read_scores(log: Any, stage: Stage, *, now: bool) -> None:
@@ -38,7 +36,7 @@ def _read(log: Any, stage: Stage, dataset_id: str, surface: Surface) -> None:
             "Meta's own %s scores of dataset %s were not read: %s They are asked for again "
             "%s. See %s",
             surface, dataset_id, error, "in an hour" if error.for_now else "tomorrow",
-            " and ".join(map(catalogue_address, dict.fromkeys((error.code, _ENTRY)))),
+            " and ".join(map(catalogue_address, dict.fromkeys((error.code, TROUBLE)))),
         )  # fmt: skip
         return
     score_book.keep(stage.ledger, dataset_id, surface, found)
