@@ -272,35 +272,28 @@ where dataset_id = any(%(datasets)s) and next_at > capi.clock() - interval '1 da
 order by dataset_id, surface desc;
 
 -- name: scores
--- The scores of a span, and those of the last reading, whenever it was.
-select *
+-- The scores of a span, and each event's last ones, whenever they were read.
+with last as (
+    select dataset_id, surface, event_name, max(day) as day
+    from capi.scores
+    where dataset_id = any(%(datasets)s) and day <= %(until)s
+    group by dataset_id, surface, event_name
+)
+select s.*
 from capi.scores as s
-where dataset_id = any(%(datasets)s)
-    and day <= %(until)s
-    and (
-        day >= %(since)s
-        or day = (
-            select max(l.day)
-            from capi.scores as l
-            where l.dataset_id = s.dataset_id
-                and l.surface = s.surface
-                and l.event_name = s.event_name
-                and l.day <= %(until)s
-        )
-    )
-order by dataset_id, surface desc, event_name, day;
+join last as l using (dataset_id, surface, event_name)
+where s.day between least(%(since)s, l.day) and %(until)s
+order by dataset_id, surface desc, event_name, s.day;
 
 -- name: score_keys
--- The match keys of each event's last reading.
+-- The match keys of each event's last scores.
+with last as (
+    select dataset_id, surface, event_name, max(day) as day
+    from capi.scores
+    where dataset_id = any(%(datasets)s) and day <= %(until)s
+    group by dataset_id, surface, event_name
+)
 select k.*
 from capi.score_keys as k
-where k.dataset_id = any(%(datasets)s)
-    and k.day = (
-        select max(l.day)
-        from capi.scores as l
-        where l.dataset_id = k.dataset_id
-            and l.surface = k.surface
-            and l.event_name = k.event_name
-            and l.day <= %(until)s
-    )
+join last using (dataset_id, surface, event_name, day)
 order by k.coverage desc nulls last, k.match_key;
