@@ -14,6 +14,7 @@ Every ten minutes, for every feed:
    steps; their counts stay.
 5. **Look around**, and tell what deserves a person's attention, if channels are configured
    (docs/alerts.md). *Try the alerts* in the form sends a test message.
+6. **Read Meta's own scores** of the dataset, once a day, if its connection says so.
 
 Events in doubt that no resend can settle keep their state, with the reason why. A feed
 that fails, or whose file is wrong, does not keep the others from being tended; it is told

@@ -306,7 +306,11 @@ def _connect(airflow: Airflow, postgres: Postgres, token: str, graph_url: str) -
         login=DATASET,
         password=token,
         extra=json.dumps(
-            {"environment": "local", "partner_agent": "capi_airflow_demo"}
+            {
+                "environment": "local",
+                "partner_agent": "capi_airflow_demo",
+                "quality_scores": "offline",
+            }
         ),
     )
     airflow.pool("meta_capi", 4)

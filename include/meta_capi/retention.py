@@ -41,7 +41,7 @@ def retain(
     """
     values = {"feed": feed.feed, "until": _until(ledger, feed, now), "most": size}
     removed: Counter[str] = Counter()
-    for kind in ("deliveries", "batches", "workers", "validations", "runs"):
+    for kind in ("deliveries", "batches", "workers", "validations", "scores", "runs"):
         for _ in range(steps):
             rows = _ask(ledger, f"retain_{kind}", **values)
             gone = sum(row.get("removed", 1) for row in rows)

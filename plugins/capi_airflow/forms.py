@@ -120,7 +120,14 @@ def tend_form() -> dict[str, Param]:
             type="boolean",
             title="Try the alerts",
             description="Send a test message by every channel that is configured, one a feed.",
-        )
+        ),
+        "read_scores": Param(
+            False,
+            type="boolean",
+            title="Read Meta's scores now",
+            description="Of the datasets whose connection names *Quality scores*; else once "
+            "a day.",
+        ),
     }
 
 

@@ -22,6 +22,7 @@ from capi_airflow.links import catalogue_address
 from capi_airflow.transport import Destination, Line
 from meta_capi import spec
 from meta_capi.errors import ConfigurationError
+from meta_capi.scores import EventScore, Surface
 from meta_capi.verdict import Answer
 
 __all__ = ["Destination", "MetaCapiHook", "connection_of"]
@@ -119,6 +120,14 @@ class MetaCapiHook(BaseHook):
     def get(self, path: str, fields: str) -> Answer:
         """Read a node's fields; `path` begins after the Graph version."""
         return self.line().get(path, fields)
+
+    def scores(self, surface: Surface) -> list[EventScore]:
+        """Read Meta's own scores of the dataset's events.
+
+        Raises:
+            ScoresError: there was no answer, or none with scores.
+        """
+        return self.line().scores(surface)
 
     def dataset_faults(self) -> list[str]:
         """Ask Meta for the dataset; return what is wrong, one sentence each."""

@@ -7,13 +7,13 @@ ledger, and is told with the next look.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from airflow.sdk import BaseNotifier
 
+from capi_airflow.aside import aside
 from capi_airflow.channels import Channel, channels
 from capi_airflow.ending import TaskEnded
 from capi_airflow.links import page_of
@@ -40,7 +40,7 @@ def look_around(log: Any, stage: Stage, over: Kind) -> None:
     Args:
         over: the failure that this success is the end of.
     """
-    with _harmless(log):
+    with aside(log, "Alerts"):
         feed, destination = stage.feed, stage.hook.destination()
         outlook = alert_book.look(
             stage.ledger, feed, destination.dataset_id, datetime.now(UTC),
@@ -56,7 +56,7 @@ def look_around(log: Any, stage: Stage, over: Kind) -> None:
 
 def try_out(log: Any, stage: Stage) -> None:
     """Say through every channel that this is a test."""
-    with _harmless(log):
+    with aside(log, "Alerts"):
         found = channels()
         if not found:
             log.info("No channel for alerts is configured; see docs/alerts.md.")
@@ -73,7 +73,7 @@ class TellFailure(BaseNotifier):
 
     def notify(self, context: Any) -> None:
         """Remember the failure and tell it, once until a run goes through."""
-        with _harmless(self.log):
+        with aside(self.log, "Alerts"):
             name = context["task"].feed
             stage = Stage(name, context)
             feed = _feed(stage)
@@ -145,14 +145,3 @@ def _send(log: Any, channel: Channel, feed: str, news: News) -> bool:
         return False
     log.info("%s was told: %s, %s.", channel.name, news.kind, news.state)
     return True
-
-
-@contextmanager
-def _harmless(log: Any) -> Iterator[None]:
-    """Turn whatever happens into a line of the log, in our own words."""
-    try:
-        yield
-    except CapiError as error:
-        log.warning("Alerts: %s", error)
-    except Exception as error:
-        log.warning("Alerts: a fault of ours, %s.", type(error).__name__)

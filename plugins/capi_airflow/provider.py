@@ -71,6 +71,15 @@ def get_provider_info() -> dict[str, Any]:
                             "pattern": r"^(\d{4}-\d{2}-\d{2})?$",
                         },
                     },
+                    "quality_scores": {
+                        "label": "Quality scores",
+                        "description": "web, offline, or both: Meta's own scores of these "
+                        "events are read once a day. The token must be allowed to.",
+                        "schema": {
+                            "type": ["string", "null"],
+                            "pattern": r"^((web|offline)(, ?(web|offline))?)?$",
+                        },
+                    },
                     "partner_agent": {
                         "label": "Partner agent",
                         "description": "For partners: fewer than 23 characters, agreed with Meta.",

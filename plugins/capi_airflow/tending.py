@@ -13,6 +13,7 @@ from capi_airflow.ending import Log
 from capi_airflow.links import catalogue_address
 from capi_airflow.notify import look_around, try_out
 from capi_airflow.pace import Progress
+from capi_airflow.scores import read_scores
 from capi_airflow.stage import Stage
 from capi_airflow.story import next_lines, table
 from meta_capi import overview
@@ -69,6 +70,9 @@ class TendOperator(FeedOperator):
         look_around(self.log, stage, over=Kind.TENDING_FAILED)
         if stage.context["params"].get("try_alerts"):
             try_out(self.log, stage)
+        read_scores(
+            self.log, stage, now=bool(stage.context["params"].get("read_scores"))
+        )
         for line in steps:
             self.log.info("%s", line)
         return done | {"removed": removed["deliveries"]}

@@ -24,6 +24,7 @@ from urllib3.exceptions import HTTPError
 from capi_airflow.deadline import DeadlineAdapter, Deadlines
 from meta_capi import spec
 from meta_capi.errors import NoAnswerError
+from meta_capi.scores import FIELDS, PATH, EventScore, ScoresError, Surface, parse
 from meta_capi.verdict import Accepted, Answer, Refused, Stopped, read
 
 __all__ = ["Destination", "Line"]
@@ -47,6 +48,8 @@ class Destination:
     token_expires: str | None = None
     """A day, as a person wrote it down. Meta tells it to none who keeps the token out of
     addresses."""
+    quality_scores: tuple[str, ...] = ()
+    """The surfaces whose scores are read from Meta; none unless somebody asks for it."""
 
     @classmethod
     def of(
@@ -69,6 +72,7 @@ class Destination:
             partner_agent=extra.get("partner_agent") or None,
             app_secret=extra.get("app_secret") or None,
             token_expires=extra.get("token_expires") or None,
+            quality_scores=_words(extra.get("quality_scores")),
         )
 
     @property
@@ -129,6 +133,8 @@ class Destination:
             )
         if self.token_expires and self.token_end is None:
             yield "The connection's token_expires is not a day; write it as 2027-01-31."
+        if not set(self.quality_scores) <= set(Surface):
+            yield "The connection's quality_scores are not web, offline or both."
         if self.base_url != spec.GRAPH_HOST:
             yield from self._base_url_faults()
 
@@ -143,6 +149,10 @@ class Destination:
                 "another host: clear the field, or set environment: local for the "
                 "local Graph API."
             )
+
+
+def _words(text: object) -> tuple[str, ...]:
+    return tuple(str(text or "").lower().replace(",", " ").split())
 
 
 def _is_address(url: str) -> bool:
@@ -207,11 +217,28 @@ class Line:
         """
         return self._ask("POST", f"{self.destination.dataset_url}/events", body)
 
-    def get(self, path: str, fields: str) -> Answer:
-        """Read a node's fields; `path` begins after the Graph version."""
+    def get(self, path: str, fields: str, **params: str) -> Answer:
+        """Read a node's fields; `path` begins after the Graph version.
+
+        Raises:
+            NoAnswerError: no whole answer came within the deadline.
+        """
         destination = self.destination
         url = f"{destination.base_url}/{destination.graph_version}/{path}"
-        return self._ask("GET", url, None, params={"fields": fields})
+        return self._ask("GET", url, None, params={"fields": fields, **params})
+
+    def scores(self, surface: Surface) -> list[EventScore]:
+        """Read Meta's own scores of the dataset's events.
+
+        Raises:
+            ScoresError: there was no answer, or none with scores.
+        """
+        dataset_id = self.destination.dataset_id
+        try:
+            answer = self.get(PATH, FIELDS[surface], dataset_id=dataset_id)
+        except NoAnswerError as error:
+            raise ScoresError(str(error), code=error.code, for_now=True) from None
+        return parse(answer, surface)
 
     def dataset_faults(self, name: str) -> list[str]:
         """Ask Meta for the dataset; return what is wrong, one sentence each.

@@ -121,6 +121,28 @@ def test_somebody_replays_what_is_in_quarantine(demo: Demo, visitor: Visitor) ->
     assert demo.received() == before | {event_id(DATASET, "Purchase", key): 1}
 
 
+def test_metas_own_scores_stand_beside_our_counts(demo: Demo, visitor: Visitor) -> None:
+    demo.run("tend_deliveries", read_scores=True)
+    ((score, mail),) = demo.sql(
+        "select s.score, k.coverage from capi.scores s join capi.score_keys k"
+        " using (dataset_id, surface, event_name, day) where k.match_key = 'email'"
+    )
+    with visitor.window(width=390) as window:
+        page = window.go("/capi/")
+        card = page.locator("section.card").filter(has_text=FEED)
+        expect(card).to_contain_text(
+            f"Meta's own scores: Purchase {score:.1f} (offline"
+        )
+        page.get_by_role("link", name=FEED, exact=True).click()
+        scores = page.get_by_role("region", name="Meta's own scores")
+        expect(scores.get_by_role("row", name="Purchase")).to_contain_text(
+            f"{score:.1f}"
+        )
+        expect(scores.get_by_role("row", name="email")).to_contain_text(f"{mail:.1f}%")
+        width = page.evaluate("document.documentElement.scrollWidth")
+        assert width <= 390
+
+
 def test_a_task_leads_to_its_runs_page(demo: Demo, visitor: Visitor) -> None:
     *_, run = (run for run in demo.runs(DAG) if run["state"] == "success")
     run_id = run["dag_run_id"]

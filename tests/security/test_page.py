@@ -120,7 +120,9 @@ def server(airflow_database: None) -> Iterator[TestClient]:
 
 
 @pytest.fixture(scope="module")
-def site(server: TestClient, postgres: Postgres) -> Iterator[Site]:
+def site(
+    server: TestClient, postgres: Postgres, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Site]:
     """The server with two feeds' deliveries in its ledger."""
     postgres.create_database("page")
     engine = sa.create_engine(postgres.url("page"), hide_parameters=True)
@@ -136,6 +138,8 @@ def site(server: TestClient, postgres: Postgres) -> Iterator[Site]:
     }  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AIRFLOW_CONN_CAPI_LEDGER", json.dumps(database))
+        # Without the Data Docs of tests that ran before.
+        patch.setenv("META_CAPI_DATA_DOCS", str(tmp_path_factory.mktemp("no-docs")))
         yield Site(server, postgres.dsn("page"))
     postgres.drop_database("page")
 

@@ -37,5 +37,6 @@ TEXTS: Final[Texts] = {
         "warning.clock": ("This machine's clock and the ledger's differ by more than half a minute.", "Let both machines keep time with NTP; beyond five minutes nothing is sent."),
         "warning.not_meta": ("The connection does not go to Meta but to a local Graph API.", "Nothing on a test system. In production, take the host out of the connection."),
         "warning.data_docs": ("The pages of the quality gate could not be written; its verdict stands in the ledger.", "Make META_CAPI_DATA_DOCS a folder that the workers may write."),
+        "warning.scores": ("Meta's own quality scores were not read; what is sent goes on as before.", "Give the token the permission `ads_read` and one of `ads_management` and `business_management` (a token made in Events Manager has `read_ads_dataset_quality`, which is enough), and its user the dataset. The scores of offline events are a beta that Meta opens on request."),
     },
 }  # fmt: skip

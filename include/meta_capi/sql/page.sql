@@ -262,3 +262,38 @@ from capi.deliveries
 where batch_id = %(batch_id)s
 order by source_key
 limit %(most)s;
+
+-- name: score_readings
+-- When Meta's scores of datasets were read, or why not. What nobody asks for any more is
+-- left out.
+select dataset_id, surface, read_at, trouble, trouble_since
+from capi.score_readings
+where dataset_id = any(%(datasets)s) and next_at > capi.clock() - interval '1 day'
+order by dataset_id, surface desc;
+
+-- name: scores
+-- The scores of a span, and each event's last ones, whenever they were read.
+with last as (
+    select dataset_id, surface, event_name, max(day) as day
+    from capi.scores
+    where dataset_id = any(%(datasets)s) and day <= %(until)s
+    group by dataset_id, surface, event_name
+)
+select s.*
+from capi.scores as s
+join last as l using (dataset_id, surface, event_name)
+where s.day between least(%(since)s, l.day) and %(until)s
+order by dataset_id, surface desc, event_name, s.day;
+
+-- name: score_keys
+-- The match keys of each event's last scores.
+with last as (
+    select dataset_id, surface, event_name, max(day) as day
+    from capi.scores
+    where dataset_id = any(%(datasets)s) and day <= %(until)s
+    group by dataset_id, surface, event_name
+)
+select k.*
+from capi.score_keys as k
+join last using (dataset_id, surface, event_name, day)
+order by k.coverage desc nulls last, k.match_key;

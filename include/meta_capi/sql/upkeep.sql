@@ -103,6 +103,18 @@ with old as (
 delete from capi.validations as v using old where v.validation_id = old.validation_id
 returning 1;
 
+-- name: retain_scores
+-- One step: Meta's scores of the feed's datasets.
+delete from capi.scores
+where (dataset_id, surface, event_name, day) in (
+    select s.dataset_id, s.surface, s.event_name, s.day
+    from capi.scores as s
+    where s.dataset_id in (select r.dataset_id from capi.runs as r where r.feed = %(feed)s)
+        and s.day < (%(until)s at time zone 'UTC')::date
+    limit %(most)s
+)
+returning 1;
+
 -- name: retain_runs
 -- One step: runs of which nothing is left; a feed's last run of a dataset says that there
 -- is one.

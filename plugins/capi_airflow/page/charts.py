@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from meta_capi.lifecycle import State
 from meta_capi.overview import FUNNEL, Figures, Traffic
+from meta_capi.score_book import Line
 
-__all__ = ["coverage", "days", "freshness", "funnel", "latency", "values"]
+__all__ = [
+    "coverage", "days", "freshness", "funnel", "latency", "scores", "values",
+]  # fmt: skip
 
 _MOST_KEYS: Final = 8
+_MOST_SCORE: Final = 10
 _LINES: Final = ("within 1 hour", "within 2 hours", "within 24 hours")
 
 
@@ -125,6 +130,26 @@ def latency(lines: list[Traffic]) -> dict[str, Any]:
                 "tone": "line1",
                 "values": [line.p95_seconds for line in lines],
             },
+        ],
+    }
+
+
+def scores(lines: Sequence[Line]) -> dict[str, Any] | None:
+    """Return Meta's own scores by day; None where there is but one day."""
+    days = sorted({day for line in lines for day in line.history})
+    if len(days) < 2:
+        return None
+    return {
+        "kind": "line",
+        "most": _MOST_SCORE,
+        "labels": [day.isoformat() for day in days],
+        "series": [
+            {
+                "name": f"{line.last.event_name}, {line.surface}",
+                "tone": f"line{place}",
+                "values": [line.history.get(day) for day in days],
+            }
+            for place, line in enumerate(lines[:_MOST_KEYS])
         ],
     }
 

@@ -1,6 +1,7 @@
 """The flow of the feeds: all of them, one of them, one of its days, and what is held."""
 # No `from __future__ import annotations` here: FastAPI reads these annotations itself.
 
+from collections.abc import Mapping
 from datetime import date, timedelta
 from typing import Annotated, Literal
 
@@ -10,14 +11,16 @@ from starlette.responses import Response
 from capi_airflow.page import charts
 from capi_airflow.page.guard import Reader, ReaderDep
 from capi_airflow.page.house import House
+from capi_airflow.page.scores import Scores
 from capi_airflow.page.view import now, page
-from meta_capi import alert_book, insight, overview
+from meta_capi import alert_book, insight, overview, score_book
 from meta_capi.alert_book import News
 from meta_capi.answers import Expiring
 from meta_capi.catalogue import CATALOGUE, EFFECTS
 from meta_capi.errors import CapiError
 from meta_capi.lifecycle import State
 from meta_capi.overview import Figures, Span
+from meta_capi.score_book import Book
 
 __all__ = ["FeedName", "router"]
 
@@ -37,11 +40,15 @@ def flow(request: Request, who: ReaderDep, days: Days = 30) -> Response:
     span = Span.back(days, now().date())
     found: list[Figures] = []
     alerts: dict[str, list[News]] = {}
+    books: dict[str, Book] = {}
     for names in _by_ledger(who).values():
         try:
             ledger = who.house.ledger(names[0])
-            found += overview.figures(ledger, names, span)
+            figures = overview.figures(ledger, names, span)
             alerts |= alert_book.open_alerts(ledger, names)
+            datasets = {each.dataset_id for each in figures}
+            books |= score_book.standing(ledger, datasets, span)
+            found += figures
         except CapiError as error:
             who.house.troubles.append(str(error))
     lines = [(each, charts.days(each)) for each in found]
@@ -49,6 +56,7 @@ def flow(request: Request, who: ReaderDep, days: Days = 30) -> Response:
     return page(
         request, "flow.html", house=who.house, lines=lines, days=days, span=span,
         silent=silent, alerts=alerts,
+        scores=[_scores(who.house, each, books) for each in found],
         expiring={each.feed: _expiring(who.house, each.feed) for each in found},
         broken={name: why for name, why in who.house.broken.items() if name in who.feeds},
     )  # fmt: skip
@@ -63,6 +71,7 @@ def one_feed(
     span = Span.back(days, now().date())
     traffic = overview.traffic(ledger, feed, span)
     found = overview.figures(ledger, [feed], span, apart=True)
+    books = score_book.standing(ledger, {each.dataset_id for each in found}, span)
     return page(
         request, "feed.html", feed=feed, known=who.house.feeds.get(feed), days=days,
         span=span, dag_id=who.house.dag_id(feed),
@@ -74,6 +83,7 @@ def one_feed(
                     "values": charts.values(each), "freshness": charts.freshness(each),
                     "coverage": charts.coverage(each),
                 },
+                _scores(who.house, each, books),
             )
             for each in found
         ],
@@ -140,6 +150,14 @@ def reasons(request: Request, who: ReaderDep) -> Response:
         for effect, words in EFFECTS.items()
     ]
     return page(request, "reasons.html", sections=sections)
+
+
+def _scores(house: House, figures: Figures, books: Mapping[str, Book]) -> Scores:
+    """Return what Meta says of the feed's own events."""
+    known = house.feeds.get(figures.feed)
+    return Scores.of(
+        books[figures.dataset_id], known.event_names if known else (), figures.coverage
+    )
 
 
 def _by_ledger(who: Reader) -> dict[int, list[str]]:

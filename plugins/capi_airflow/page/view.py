@@ -78,6 +78,10 @@ def _share(value: float | None) -> str:
     return "–" if value is None else percent(value)
 
 
+def _score(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f}"
+
+
 def _money(values: Mapping[str, Decimal]) -> str:
     return " · ".join(f"{values[name]:,.2f} {name}" for name in sorted(values)) or "–"
 
@@ -115,7 +119,7 @@ _ENVIRONMENT: Final = Environment(
 _ENVIRONMENT.globals["meta_code"] = meta_code
 _ENVIRONMENT.filters |= {
     "count": _count, "day": _day, "moment": moment, "money": _money, "number": number,
-    "part": _part, "reason": reason, "seconds": _seconds, "share": _share,
+    "part": _part, "reason": reason, "score": _score, "seconds": _seconds, "share": _share,
     "anchor": anchor, "title_of": section_title,
     "state": lambda state: STATE_WORDS[State(state)], "batch_words": tale.batch,
     "judged_words": tale.judgement, "request_words": tale.request,

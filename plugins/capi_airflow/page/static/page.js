@@ -16,7 +16,7 @@ function options(spec) {
   };
   const values = {
     beginAtZero: true,
-    max: spec.percent ? 1 : undefined,
+    max: spec.percent ? 1 : spec.most,
     stacked: Boolean(spec.stacked),
     grid,
     ticks: { ...ticks, callback: words },
