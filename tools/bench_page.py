@@ -97,6 +97,9 @@ def _lines(measured: Mapping[str, Any]) -> Iterator[str]:
         f"Measured on {machine['cores']} cores of {machine['processor']}, "
         f"{machine['memory_gb']} GB, Linux {machine['kernel']}, Python {machine['python']}."
     )
+    if settings := machine.get("postgres"):
+        words = ", ".join(f"`{name} = {value}`" for name, value in settings.items())
+        yield f"PostgreSQL is durable, with {words}."
     busy = [
         name for name, part in parts.items() if part["before"]["load"][0] > _BUSY_LOAD
     ]

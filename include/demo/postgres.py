@@ -15,11 +15,11 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Final, Self
 from urllib.parse import quote
 
@@ -78,10 +78,12 @@ class Postgres:
     """
 
     def __init__(
-        self, folder: Path, port: int | None = None, *, durable: bool = True
-    ) -> None:
+        self, folder: Path, port: int | None = None, *, durable: bool = True,
+        settings: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:  # fmt: skip
         self.folder = folder.resolve()
         self.durable = durable
+        self._settings = settings
         self._wanted_port = port
         self._child: subprocess.Popen[bytes] | None = None
 
@@ -272,7 +274,7 @@ class Postgres:
                 continue
 
     def _launch(self, identity: _Identity, port: int) -> None:
-        settings = _SETTINGS | {"port": str(port)}
+        settings = _SETTINGS | self._settings | {"port": str(port)}
         if not self.durable:
             settings |= _NOT_DURABLE
         command = ["postgres", "-D", str(self._data)]
