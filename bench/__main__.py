@@ -23,6 +23,7 @@ from bench.parts.end_to_end import end_to_end
 from bench.parts.flat import flat
 from bench.parts.gate import gate
 from bench.parts.pipelining import pipelining
+from bench.parts.profile import WATCH, profile
 from bench.party import ROOT, BenchError
 from bench.world import World
 from demo.postgres import Postgres
@@ -30,6 +31,7 @@ from demo.postgres import Postgres
 PARTS: Final[Mapping[str, Callable[[World, Sizes], dict[str, Any]]]] = {
     "build": build,
     "end_to_end": end_to_end,
+    "profile": profile,
     "pipelining": pipelining,
     "flat": flat,
     "gate": gate,
@@ -56,7 +58,7 @@ def main() -> int:
         rows=options.rows, peer_rows=options.peer_rows, repeat=options.repeat,
         workers=options.workers, peers=peers,
     )  # fmt: skip
-    with Postgres(folder / "postgres", settings=_SETTINGS) as postgres:
+    with Postgres(folder / "postgres", settings=_SETTINGS | WATCH) as postgres:
         # Anew each time: Meta takes nothing old, and lots may have changed.
         postgres.drop_database("shop")
         postgres.create_database("shop")

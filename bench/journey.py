@@ -9,6 +9,7 @@ has it. (Part `airflow` measures what Airflow adds.)
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -33,7 +34,7 @@ def journey(
         workers: processes that deliver shards.
         gate: whether the suite is run.
         warm_up: a small lot that each worker delivers before the clock starts.
-        more: what else the jobs are told: `limits`, `lean`.
+        more: what else the jobs are told: `limits`, `lean`, `profile`.
     """
     job = {
         "shop": world.postgres.url(world.shop), "ledger": ledger, "lot": which.to_json(),
@@ -84,6 +85,7 @@ def journey(
         "cost_us": _cost(every, which.rows),
         "deliver_cost_us": _cost(deliver, which.rows),
         "deliver_peak_mb": max(tally["peak_mb"] for tally in tallies),
+        "stages": sum((Counter(tally["stages"]) for tally in tallies), Counter()),
     }
 
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from copy import copy
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
@@ -21,6 +23,7 @@ from sqlalchemy import Engine, create_engine
 
 from bench.jobs import serve
 from bench.party import ROOT
+from bench.sampler import sampled
 from bench.world import DATASET
 from capi_airflow.process import collect_seldom
 from capi_airflow.transport import Destination, Line
@@ -229,7 +232,12 @@ def deliver_shard(job: Job) -> Job:
         rows.columns
         for rows in source.read(_interval(job), shard, feed.limits.rows_per_slice)
     )
-    return _delivered(job, feed, ledger, slices, _builder(job, ledger.digest_key()))
+    stages: Counter[str] = Counter()
+    with sampled(stages) if job.get("profile") else nullcontext():
+        tally = _delivered(
+            job, feed, ledger, slices, _builder(job, ledger.digest_key())
+        )
+    return {**tally, "stages": stages}
 
 
 def _delivered(

@@ -53,6 +53,12 @@ What the peers do otherwise:
   comes it makes requests of a hundred events, ten a second; set for speed, of a
   thousand, without pacing. Its host is a constant, which the benchmark changes.
 - *Ours, drt's fields, no gate* is our product with as little to send."""
+_PROFILE = """\
+## Where the time goes
+
+One run of {rows:,} rows to the local Graph API, watched, in CPU microseconds a row. The
+worker's stages are sampled; PostgreSQL's CPU time is shared out by how long its
+statements took. What a worker does outside its deliver tasks is *other*."""
 _PIPELINING = """\
 ## At Meta's distance
 
@@ -212,6 +218,19 @@ def _runs(name: str, runs: Sequence[Mapping[str, Any]]) -> list[str]:
     ]  # fmt: skip
 
 
+def _profile(part: Mapping[str, Any]) -> Iterator[str]:
+    yield from _PROFILE.format(rows=part["run"]["rows"]).splitlines()
+    every = sum(sum(stages.values()) for stages in part["us"].values())
+    yield from _table(
+        ["", "µs a row", "share"],
+        [
+            [f"{who}: {stage}", f"{us:.1f}", f"{us / every:.0%}"]
+            for who, stages in part["us"].items()
+            for stage, us in [("all", sum(stages.values())), *stages.items()]
+        ],
+    )
+
+
 def _pipelining(part: Mapping[str, Any]) -> Iterator[str]:
     text = _PIPELINING.format(
         milliseconds=part["answer_seconds"] * 1_000, in_flight=part["in_flight"]
@@ -289,6 +308,7 @@ def _airflow(part: Mapping[str, Any]) -> Iterator[str]:
 _SECTIONS: Final[dict[str, Callable[[Mapping[str, Any]], Iterator[str]]]] = {
     "build": _build,
     "end_to_end": _end_to_end,
+    "profile": _profile,
     "pipelining": _pipelining,
     "flat": _flat,
     "gate": _gate,

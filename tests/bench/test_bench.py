@@ -18,8 +18,10 @@ from typing import Any
 import pytest
 from bench.__main__ import PARTS, measure
 from bench.lots import short
+from bench.machine import machine
 from bench.parts import Sizes
 from bench.parts.airflow import parsing
+from bench.parts.profile import WATCH
 from bench.party import ROOT, BenchError, Party
 from bench.targets import TARGETS, Target, figure
 from bench.world import World
@@ -30,6 +32,8 @@ from demo.postgres import Postgres
 pytestmark = pytest.mark.slow
 
 ROWS = 600
+# Airflow's runs take minutes, and a profile wants a PostgreSQL of its own.
+MEASURED = [name for name in PARTS if name not in ("airflow", "profile")]
 PLAIN = (sys.executable, "-m", "tests.bench.plain_peer")
 SIZES = Sizes(
     rows=[ROWS], peer_rows=ROWS, repeat=1, workers=1, peers={"sdk": PLAIN, "drt": PLAIN}
@@ -52,14 +56,13 @@ def world(
 def measured(world: World) -> dict[str, Any]:
     """What every part but Airflow's came to, from the file that is kept."""
     into = world.folder / "measured" / "bench.json"
-    for name in PARTS:
-        if name != "airflow":
-            assert not measure(world, [name], SIZES, into)
+    for name in MEASURED:
+        assert not measure(world, [name], SIZES, into)
     kept: dict[str, Any] = json.loads(into.read_text())
     return kept
 
 
-@pytest.mark.parametrize("name", [name for name in PARTS if name != "airflow"])
+@pytest.mark.parametrize("name", MEASURED)
 def test_a_part_keeps_its_figures_its_repetitions_and_where_it_ran(
     measured: dict[str, Any], name: str
 ) -> None:
@@ -113,6 +116,23 @@ def test_the_dag_files_are_parsed_one_by_one(world: World) -> None:
     each, sums = parsing(world, SIZES)
     assert set(each) == {path.name for path in (ROOT / "dags").glob("*.py")}
     assert len(sums) == SIZES.repeat
+
+
+def test_a_profile_tells_where_each_partys_time_goes(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    postgres = Postgres(tmp_path / "postgres", durable=False, settings=WATCH)
+    with postgres, World(postgres, tmp_path, scale=0.04, shop="shop") as world:
+        postgres.create_database("shop")
+        assert not measure(world, ["profile"], SIZES, tmp_path / "bench.json")
+    part = json.loads((tmp_path / "bench.json").read_text())["parts"]["profile"]
+    assert {"hashing", "match keys", "reading rows"} <= set(part["us"]["worker"])
+    assert {"claiming: recording", "settling"} <= set(part["us"]["PostgreSQL"])
+    for who, party in {"worker": "client", "PostgreSQL": "postgres"}.items():
+        spent = part["run"]["cpu_seconds"][party] / part["run"]["rows"] * 1e6
+        assert sum(part["us"][who].values()) == pytest.approx(spent, abs=0.5)
+    assert "PostgreSQL: settling" in page(
+        {"machine": machine(), "parts": {"profile": part}}
+    )
 
 
 def test_a_job_that_fails_ends_the_part_and_says_why(tmp_path: Path) -> None:
