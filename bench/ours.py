@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from copy import copy
@@ -232,7 +231,7 @@ def deliver_shard(job: Job) -> Job:
         rows.columns
         for rows in source.read(_interval(job), shard, feed.limits.rows_per_slice)
     )
-    stages: Counter[str] = Counter()
+    stages: dict[str, float] = {}
     with sampled(stages) if job.get("profile") else nullcontext():
         tally = _delivered(
             job, feed, ledger, slices, _builder(job, ledger.digest_key())

@@ -10,7 +10,6 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -42,7 +41,7 @@ _OF_SENDERS: Final = {"claiming: the rest": "settling"}
 
 
 @contextmanager
-def sampled(stages: Counter[str]) -> Iterator[None]:
+def sampled(stages: dict[str, float]) -> Iterator[None]:
     """Add the CPU seconds of each stage to `stages`."""
     done = threading.Event()
     sampler = threading.Thread(target=_sample, args=[stages, done], daemon=True)
@@ -54,7 +53,7 @@ def sampled(stages: Counter[str]) -> Iterator[None]:
         sampler.join()
 
 
-def _sample(stages: Counter[str], done: threading.Event) -> None:
+def _sample(stages: dict[str, float], done: threading.Event) -> None:
     before = {each.native_id: _cpu(each) for each in threading.enumerate()}
     while not done.wait(_SECONDS):
         frames = sys._current_frames()
@@ -67,8 +66,8 @@ def _sample(stages: Counter[str], done: threading.Event) -> None:
             stage = _stage(frames[thread.ident])
             if thread.name.startswith(_SENDERS):
                 stage = _OF_SENDERS.get(stage, stage)
-            stages[stage] += spent / 1e9
-    stages[WATCHING] += time.thread_time()
+            stages[stage] = stages.get(stage, 0.0) + spent / 1e9
+    stages[WATCHING] = time.thread_time()
 
 
 def _stage(frame: FrameType | None) -> str:

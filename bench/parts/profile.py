@@ -8,7 +8,7 @@ part `airflow` says what that adds.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -70,7 +70,7 @@ def profile(world: World, sizes: Sizes) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _us(seconds: dict[str, float], rows: int) -> dict[str, float]:
+def _us(seconds: Mapping[str, float], rows: int) -> dict[str, float]:
     ordered = sorted(seconds.items(), key=lambda each: -each[1])
     return {name: round(each / rows * 1e6, 2) for name, each in ordered}
 

@@ -1,8 +1,9 @@
 """Claim, build, post, judge, settle: the whole story.
 
-A worker reads its rows in slices. Each slice is built into events, recorded and claimed
-in one step; its batches go out, several at a time, and every answer is written down
-before anything else is done about it. Rows, `post` and `now` are handed in.
+A worker reads its rows in slices. Each slice is built into events while the one before
+it is recorded and claimed, in one step; its batches go out, several at a time, and every
+answer is written down before anything else is done about it. Rows, `post` and `now` are
+handed in.
 
 If the worker dies on any line here, the ledger says one of three things of a delivery,
 and each is true: *pending* (nothing went out), *in doubt* (a request had begun), or
@@ -12,12 +13,13 @@ and each is true: *pending* (nothing went out), *in doubt* (a request had begun)
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from contextlib import contextmanager
 from typing import Final, Self
 
+from meta_capi.ahead import Ahead
 from meta_capi.built import Built, Columns
 from meta_capi.claiming import Claimed
 from meta_capi.desk import LEASE_SECONDS, Desk
@@ -73,7 +75,7 @@ def deliver(
     """Deliver the rows of one shard.
 
     Args:
-        slices: the rows, in columns.
+        slices: the rows, in columns; read by a thread, which closes what can be closed.
         post: sends one body; raises NoAnswerError where no answer came.
         limit: send at most this many events; the rest stay pending.
         report: told of the tally every few seconds.
@@ -96,10 +98,10 @@ def deliver(
     try:
         desk.arrive()
         try:
-            with _lease_kept(desk, sender, lease_seconds / 6), flight:
+            reading = Ahead(_built(slices, builder, now), name="capi-read")
+            with _lease_kept(desk, sender, lease_seconds / 6), reading, flight:
                 room = limit
-                for columns in slices:
-                    built = builder.build(columns, int(now()))
+                for built in reading:
                     if isinstance(sender.failure, LeaseLostError):
                         break  # nothing this worker writes is its to write
                     if sender.halted:
@@ -130,6 +132,18 @@ def deliver(
     if sender.failure:
         raise sender.failure
     return tally
+
+
+def _built(
+    slices: Iterable[Columns], builder: Builder, now: Callable[[], float]
+) -> Generator[Built, None, None]:
+    """Read and build, slice by slice; nothing of it is anybody's until it is claimed."""
+    try:
+        for columns in slices:
+            yield builder.build(columns, int(now()))
+    finally:
+        if isinstance(slices, Generator):
+            slices.close()
 
 
 @contextmanager

@@ -182,7 +182,7 @@ class Source:
 
     def read_keys(
         self, keys: Sequence[Sequence[str | None]], rows_per_slice: int
-    ) -> Iterator[Slice]:
+    ) -> Generator[Slice, None, None]:
         """Stream the rows with these keys, whatever their interval: for replays.
 
         Args:

@@ -5,7 +5,7 @@ the core and returns counts: never a row, never a value of one.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -29,6 +29,7 @@ from capi_airflow.story import (
 )
 from meta_capi import overview
 from meta_capi.alerts import Kind
+from meta_capi.built import Columns
 from meta_capi.dispatch import deliver, rehearse
 from meta_capi.errors import (
     CapiError,
@@ -38,7 +39,7 @@ from meta_capi.errors import (
     SchemaError,
     SourceError,
 )
-from meta_capi.source import Interval, Shard
+from meta_capi.source import Interval, Shard, Slice
 from meta_capi.words import moment, number
 
 __all__ = [
@@ -209,17 +210,15 @@ class DeliverOperator(FeedOperator):
         )
         progress = Progress(self.log, shard.rows)
         now = datetime.now(UTC)
-        reading = stage.source.read(
-            stage.interval, shard, stage.feed.limits.rows_per_slice
+        slices = _columns(
+            stage.source.read(stage.interval, shard, stage.feed.limits.rows_per_slice)
         )
         try:
-            # Whatever ends the task, the warehouse is told that nobody reads on.
-            with closing(reading):
-                slices = (rows.columns for rows in reading)
-                if stage.choices.dry_run:
+            if stage.choices.dry_run:
+                with closing(slices):
                     rehearse(slices, stage.builder(now), time.time, progress)
-                else:
-                    self._deliver(stage, slices, now, progress)
+            else:
+                self._deliver(stage, slices, now, progress)
         finally:
             # A run that Meta stopped in the middle has sent what it has sent.
             tell_tally(self.log, progress, stage.feed.feed)
@@ -244,6 +243,13 @@ class DeliverOperator(FeedOperator):
             report=progress,
             limit=stage.choices.limit,
         )
+
+
+def _columns(reading: Generator[Slice, None, None]) -> Generator[Columns, None, None]:
+    """Hand out rows; whatever ends it, the warehouse is told that nobody reads on."""
+    with closing(reading):
+        for rows in reading:
+            yield rows.columns
 
 
 class ReportOperator(FeedOperator):

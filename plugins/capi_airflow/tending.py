@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -149,23 +150,28 @@ def send_keys(log: Log, stage: Stage, run: Run, keys: Sequence[str]) -> Tally:
     found: set[str] = set()
 
     def read() -> Iterator[Columns]:
-        for rows in stage.source.read_keys(parts, stage.feed.limits.rows_per_slice):
-            named = [rows.columns[name] for name in stage.feed.source.key]
-            found.update(map(key_of, zip(*named, strict=True)))
-            yield rows.columns
+        size = stage.feed.limits.rows_per_slice
+        with closing(stage.source.read_keys(parts, size)) as reading:
+            for rows in reading:
+                named = [rows.columns[name] for name in stage.feed.source.key]
+                found.update(map(key_of, zip(*named, strict=True)))
+                yield rows.columns
 
     progress = Progress(log, len(parts))
-    tally = deliver(
-        read(),
-        builder=stage.builder(datetime.now(UTC)),
-        post=stage.hook.post,
-        envelope=stage.envelope,
-        desk=stage.desk(run, None),
-        limits=stage.feed.limits,
-        now=time.time,
-        report=progress,
-    )
-    tell_tally(log, progress, stage.feed.feed)
+    try:
+        tally = deliver(
+            read(),
+            builder=stage.builder(datetime.now(UTC)),
+            post=stage.hook.post,
+            envelope=stage.envelope,
+            desk=stage.desk(run, None),
+            limits=stage.feed.limits,
+            now=time.time,
+            report=progress,
+        )
+    finally:
+        # What Meta stopped in the middle has sent what it has sent.
+        tell_tally(log, progress, stage.feed.feed)
     if gone := [key for key in keys if joined_key(split_key(key)) not in found]:
         stage.ledger.run("miss", feed=run.feed, dataset_id=run.dataset_id, keys=gone)
         log.warning(

@@ -6,13 +6,20 @@ import contextlib
 import json
 import threading
 from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import pytest
 from tests.ledger.conftest import DATASET, HOUR, Bench
 
 from graph_simulator import Fault, FaultKind
 from meta_capi.dispatch import Patience, Tally
-from meta_capi.errors import LeaseLostError, NoAnswerError, StoppedError
+from meta_capi.errors import (
+    LeaseLostError,
+    NoAnswerError,
+    SourceError,
+    StoppedError,
+)
 from meta_capi.ledger import ResendPolicy
 from meta_capi.verdict import Answer
 
@@ -30,6 +37,54 @@ class TestDelivering:
         assert tally.requests == 3
         assert bench.states() == {"accepted": 2_500}
         assert bench.receipts() == Counter(bench.event_ids(*range(2_500)))
+
+    def test_a_slice_is_read_while_the_one_before_it_is_on_its_way(
+        self, bench: Bench
+    ) -> None:
+        read_on = threading.Event()
+
+        def slices() -> Iterator[Mapping[str, Any]]:
+            yield bench.rows(*range(100))
+            read_on.set()
+            yield bench.rows(*range(100, 200))
+
+        def probe(step: str) -> None:
+            assert step != "after_claim" or read_on.wait(30)
+
+        assert settled(bench.deliver_each(slices(), probe=probe)) == {"accepted": 200}
+
+    def test_what_was_read_before_the_warehouse_failed_is_delivered(
+        self, bench: Bench
+    ) -> None:
+        def slices() -> Iterator[Mapping[str, Any]]:
+            yield bench.rows(*range(100))
+            raise SourceError("The warehouse is gone.")
+
+        with pytest.raises(SourceError, match="is gone"):
+            bench.deliver_each(slices())
+        assert bench.states() == {"accepted": 100}
+
+    def test_a_warehouse_that_hangs_keeps_nobody_from_leaving(
+        self, bench: Bench
+    ) -> None:
+        """A worker told to end while the next rows do not come leaves in order."""
+        hangs = threading.Event()
+
+        def slices() -> Iterator[Mapping[str, Any]]:
+            yield bench.rows(*range(100))
+            hangs.wait()
+
+        def probe(step: str) -> None:
+            if step == "after_claim":
+                raise SystemExit(143)
+
+        with pytest.raises(SystemExit):
+            bench.deliver_each(slices(), probe=probe)
+        hangs.set()
+        assert bench.states() == {"pending": 100}
+        assert bench.sql(
+            "select count(*) from capi.workers where ended_at is null"
+        ) == [(0,)]
 
     def test_a_second_run_sends_nothing(self, bench: Bench) -> None:
         rows = bench.rows(*range(1_200))

@@ -1,0 +1,84 @@
+"""The next thing is made while this one is used: in order, one ahead, closed at the end."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator
+
+import pytest
+
+from meta_capi.ahead import Ahead
+
+
+class Numbers:
+    """Counts, and remembers where and how far."""
+
+    def __init__(self, last: int = 1_000_000, fault: Exception | None = None) -> None:
+        self.made = 0
+        self.thread: threading.Thread | None = None
+        self.closed_by: threading.Thread | None = None
+        self._last = last
+        self._fault = fault
+
+    def all(self) -> Generator[int, None, None]:
+        """Yield the numbers."""
+        self.thread = threading.current_thread()
+        try:
+            while self.made < self._last:
+                self.made += 1
+                yield self.made
+            if self._fault:
+                raise self._fault
+        finally:
+            self.closed_by = threading.current_thread()
+
+
+def test_everything_comes_in_order_from_another_thread() -> None:
+    numbers = Numbers(last=500)
+    with Ahead(numbers.all()) as ahead:
+        assert list(ahead) == list(range(1, 501))
+    assert numbers.thread is numbers.closed_by is not threading.current_thread()
+
+
+def test_the_next_is_made_while_this_one_is_used_and_no_more() -> None:
+    numbers = Numbers()
+    with Ahead(numbers.all()) as ahead:
+        for number in ahead:
+            while numbers.made < number + 1:
+                """The next is on its way."""
+            assert numbers.made == number + 1
+            if number == 100:
+                break
+    assert numbers.made <= 102
+
+
+def test_what_goes_wrong_is_told_after_what_was_made() -> None:
+    numbers = Numbers(last=3, fault=LookupError("no more"))
+    taken: list[int] = []
+    with Ahead(numbers.all()) as ahead, pytest.raises(LookupError, match="no more"):
+        taken.extend(ahead)
+    assert taken == [1, 2, 3]
+    assert numbers.closed_by is not None
+
+
+def test_who_leaves_early_closes_what_was_begun() -> None:
+    numbers = Numbers()
+    with Ahead(numbers.all()) as ahead:
+        assert [number for _, number in zip(range(3), ahead, strict=False)] == [1, 2, 3]
+    assert numbers.closed_by is numbers.thread
+    assert numbers.made <= 4
+
+
+def test_who_leaves_does_not_wait_for_ever() -> None:
+    hangs, began = threading.Event(), threading.Event()
+
+    def never() -> Generator[int, None, None]:
+        yield 1
+        began.set()
+        hangs.wait()
+
+    with Ahead(never(), patience=0.01) as ahead:
+        assert next(iter(ahead)) == 1
+        assert began.wait(10)
+    assert not hangs.is_set()
+    hangs.set()
