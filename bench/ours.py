@@ -6,6 +6,7 @@ Airflow around them, and one process does the jobs that Airflow would give to se
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import time
@@ -159,6 +160,8 @@ def import_operators(_: Job) -> Job:
     """Import what a deliver task has in memory: the operators, and Airflow with them."""
     import capi_airflow.operators  # noqa: F401
 
+    gc.collect()
+    gc.freeze()
     return {}
 
 
@@ -223,6 +226,8 @@ def judge(job: Job) -> Job:
 
 def deliver_shard(job: Job) -> Job:
     """Deliver one shard, as DeliverOperator does."""
+    # Airflow has a process for each: nothing of the shard before is left.
+    gc.collect()
     source, ledger = _source(job), _ledger(job)
     feed = source.feed
     shard = Shard.from_json(job["shard"])
