@@ -25,7 +25,7 @@ from bench.jobs import serve
 from bench.party import ROOT
 from bench.sampler import sampled
 from bench.world import DATASET
-from capi_airflow.process import collect_seldom
+from capi_airflow.process import collect_seldom, keep_one_heap
 from capi_airflow.transport import Destination, Line
 from meta_capi.built import Built, Columns
 from meta_capi.desk import Desk
@@ -322,7 +322,8 @@ def report(job: Job) -> Job:
 
 
 if __name__ == "__main__":
-    collect_seldom()  # as every task of ours does
+    collect_seldom()  # these two as every task of ours does
+    keep_one_heap()
     serve(
         {
             "plan": plan, "validate": validate, "deliver": deliver_shard,

@@ -15,7 +15,7 @@ from capi_airflow.ending import Log, RetryWhatPasses, told_plainly
 from capi_airflow.forms import refuse_strangers
 from capi_airflow.links import RunPageLink, catalogue_address
 from capi_airflow.pace import Progress
-from capi_airflow.process import collect_seldom, end_with_supervisor
+from capi_airflow.process import collect_seldom, end_with_supervisor, keep_one_heap
 from capi_airflow.stage import Stage
 from capi_airflow.story import labelled, outcome_table, reasons_lines
 from meta_capi.errors import ConfigurationError
@@ -47,6 +47,7 @@ class FeedOperator(BaseOperator):
         """Run the task's one step; expected faults end in a sentence, not in a traceback."""
         end_with_supervisor()
         collect_seldom()
+        keep_one_heap()
         with told_plainly(self.log, context):
             refuse_strangers(context["params"], context["dag"].params)
             stage = Stage(self.feed, context)
