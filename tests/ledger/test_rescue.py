@@ -191,7 +191,7 @@ class TestAWorkerThatStoodStill:
         with pytest.raises(LeaseLostError):
             bench.deliver_each(slices(), desk=desk, probe=stand_still)
 
-        assert len(read) <= 2
+        assert len(read) <= 3, "one is in hand, and one ahead"
 
 
 def test_every_attempt_without_an_answer_belongs_to_a_desk_that_is_taken(
