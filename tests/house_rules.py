@@ -42,7 +42,7 @@ ROOMS = {
     "concurrent": {"dispatch"},
     "os": {"data_docs"},  # for files that appear whole or not at all
     "secrets": {"schema"},
-    "threading": {"dispatch", "ledger", "sending", "tally"},
+    "threading": {"ahead", "dispatch", "ledger", "sending", "tally"},
     "time": {"dispatch", "ledger"},
 }
 EDGE = {"cli", "__main__"}

@@ -111,7 +111,10 @@ def _lines(measured: Mapping[str, Any]) -> Iterator[str]:
     ]
     if busy:
         yield ""
-        yield f"**The machine was busy with other things during: {', '.join(busy)}.**"
+        yield (
+            f"The load was above {_BUSY_LOAD:.0f} when these began, from the part before "
+            f"or from other programs: {', '.join(busy)}."
+        )
     yield from ("", "| figure | target | measured | |", "| --- | ---: | ---: | --- |")
     for part in parts.values():
         for figure in part["figures"].values():

@@ -38,7 +38,7 @@ _STATEMENTS: Final = {
     "insert into capi.attempts": "settling",
 }
 # Statements of the other tasks; what those cost is known from their laps.
-_NOT_DELIVERING: Final = re.compile("fetch forward (?!10000)|select count|anon_1")
+_NOT_DELIVERING: Final = re.compile(r"fetch forward (?!10000)|as count_1|anon_1")
 
 
 def profile(world: World, sizes: Sizes) -> dict[str, Any]:
