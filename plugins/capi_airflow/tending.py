@@ -148,12 +148,13 @@ def send_keys(log: Log, stage: Stage, run: Run, keys: Sequence[str]) -> Tally:
     """Read rows again by their keys and deliver them."""
     parts = list(dict.fromkeys(tuple(split_key(key)) for key in keys))
     found: set[str] = set()
+    # Its engine is made here: a thread reads, and Airflow is asked by the task's own.
+    source, feed = stage.source, stage.feed
 
     def read() -> Iterator[Columns]:
-        size = stage.feed.limits.rows_per_slice
-        with closing(stage.source.read_keys(parts, size)) as reading:
+        with closing(source.read_keys(parts, feed.limits.rows_per_slice)) as reading:
             for rows in reading:
-                named = [rows.columns[name] for name in stage.feed.source.key]
+                named = [rows.columns[name] for name in feed.source.key]
                 found.update(map(key_of, zip(*named, strict=True)))
                 yield rows.columns
 
