@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Generator, Iterator
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import Generic, Self, TypeVar
 
@@ -60,4 +61,6 @@ class Ahead(Generic[T]):
         except BaseException as error:
             self._made.put(error)
         finally:
-            self._things.close()
+            # Who has left hears of nothing more; a thread's own last words are a traceback.
+            with suppress(Exception):
+                self._things.close()

@@ -82,3 +82,21 @@ def test_who_leaves_does_not_wait_for_ever() -> None:
         assert began.wait(10)
     assert not hangs.is_set()
     hangs.set()
+
+
+def test_a_line_that_cannot_be_closed_is_nobodys_traceback(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    last_words: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", last_words.append)
+
+    def broken() -> Generator[int, None, None]:
+        try:
+            yield 1
+            yield 2
+        finally:
+            raise OSError("the line is dead")
+
+    with Ahead(broken()) as ahead:
+        assert next(iter(ahead)) == 1
+    assert last_words == []
