@@ -62,3 +62,15 @@ def everything(*states: str) -> dict[str, Any]:
         "start": None,
         "end": None,
     }
+
+
+def refuse(bench: Bench, *numbers: int) -> None:
+    """Let Meta refuse these conversions, whatever request they are in."""
+    bench.simulator.faults.add(
+        Fault(
+            kind=FaultKind.REFUSE_IF,
+            count=None,
+            event_ids=bench.event_ids(*numbers),
+            subcode=2804019,
+        )
+    )

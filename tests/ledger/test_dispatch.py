@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from tests.ledger.conftest import DATASET, HOUR, Bench
+from tests.ledger.scenes import refuse
 
 from graph_simulator import Fault, FaultKind
 from meta_capi.dispatch import Patience, Tally
@@ -139,22 +140,12 @@ class TestDelivering:
 class TestRefusals:
     """ "One invalid event rejects the whole request": the guilty must be found."""
 
-    def refuse(self, bench: Bench, *numbers: int) -> None:
-        bench.simulator.faults.add(
-            Fault(
-                kind=FaultKind.REFUSE_IF,
-                count=None,
-                event_ids=bench.event_ids(*numbers),
-                subcode=2804019,
-            )
-        )
-
     @pytest.mark.parametrize("guilty", [0, 1, 499, 500, 998, 999])
     @pytest.mark.matrix("H15")
     def test_one_refused_event_of_a_thousand_is_found(
         self, bench: Bench, guilty: int
     ) -> None:
-        self.refuse(bench, guilty)
+        refuse(bench, guilty)
 
         tally = bench.deliver(bench.rows(*range(1_000)))
 
@@ -166,7 +157,7 @@ class TestRefusals:
         assert set(bench.receipts().values()) == {1}
 
     def test_the_refused_event_has_its_own_answer(self, bench: Bench) -> None:
-        self.refuse(bench, 7)
+        refuse(bench, 7)
 
         bench.deliver(bench.rows(*range(64)))
 
@@ -181,7 +172,7 @@ class TestRefusals:
     @pytest.mark.matrix("H15")
     def test_many_refused_events_are_all_found(self, bench: Bench) -> None:
         guilty = range(0, 1_000, 100)
-        self.refuse(bench, *guilty)
+        refuse(bench, *guilty)
 
         tally = bench.deliver(bench.rows(*range(1_000)))
 
@@ -192,7 +183,7 @@ class TestRefusals:
         self, bench: Bench
     ) -> None:
         bench.tune(requests_per_split=20)
-        self.refuse(bench, *range(0, 1_000, 7))
+        refuse(bench, *range(0, 1_000, 7))
 
         tally = bench.deliver(bench.rows(*range(1_000)))
 
@@ -204,7 +195,7 @@ class TestRefusals:
     def test_a_no_to_everything_stops_after_eleven_requests_and_blames_nobody(
         self, bench: Bench
     ) -> None:
-        self.refuse(bench, *range(1_000))
+        refuse(bench, *range(1_000))
 
         with pytest.raises(StoppedError, match="not one bad event"):
             bench.deliver(bench.rows(*range(1_000)))
@@ -213,7 +204,7 @@ class TestRefusals:
         assert bench.sql("select count(*) from capi.attempts") == [(11,)]
 
     def test_an_unchanged_refused_row_is_not_sent_again(self, bench: Bench) -> None:
-        self.refuse(bench, 3)
+        refuse(bench, 3)
         rows = bench.rows(*range(10))
         bench.deliver(rows)
 
@@ -223,7 +214,7 @@ class TestRefusals:
         assert settled(again) == {"accepted": 9, "refused": 1}
 
     def test_a_corrected_refused_row_is_sent(self, bench: Bench) -> None:
-        self.refuse(bench, 3)
+        refuse(bench, 3)
         rows = bench.rows(*range(10))
         bench.deliver(rows)
         bench.simulator.faults.clear()

@@ -8,22 +8,11 @@ from contextlib import contextmanager
 import psycopg
 import pytest
 from tests.ledger.conftest import Bench
-from tests.ledger.scenes import Cursor, as_counted, everything
+from tests.ledger.scenes import Cursor, as_counted, everything, refuse
 
 from graph_simulator import Fault, FaultKind
 from meta_capi.dispatch import Patience
 from meta_capi.ledger import Ledger
-
-
-def refuse(bench: Bench, *numbers: int) -> None:
-    bench.simulator.faults.add(
-        Fault(
-            kind=FaultKind.REFUSE_IF,
-            count=None,
-            event_ids=bench.event_ids(*numbers),
-            subcode=2804019,
-        )
-    )
 
 
 class Forgetful(Ledger):
