@@ -10,12 +10,12 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Final
 
-__all__ = ["WATCHING", "sampled"]
+__all__ = ["WATCHING", "sampled", "weigh"]
 
 _SECONDS: Final = 0.025
 WATCHING: Final = "the sampler itself"
@@ -53,20 +53,33 @@ def sampled(stages: dict[str, float]) -> Iterator[None]:
         sampler.join()
 
 
+def weigh(
+    stages: dict[str, float],
+    before: dict[int, int],
+    seen: Iterable[tuple[int, str, int, FrameType]],
+) -> None:
+    """Give what each thread spent since the look before to the stage it is in now.
+
+    `seen` holds a thread's number, its name, its CPU nanoseconds so far and its stack.
+    """
+    for number, name, now, frame in seen:
+        spent, before[number] = now - before.get(number, 0), now
+        stage = _stage(frame)
+        if name.startswith(_SENDERS):
+            stage = _OF_SENDERS.get(stage, stage)
+        stages[stage] = stages.get(stage, 0.0) + spent / 1e9
+
+
 def _sample(stages: dict[str, float], done: threading.Event) -> None:
-    before = {each.native_id: _cpu(each) for each in threading.enumerate()}
+    before = {each.native_id or 0: _cpu(each) for each in threading.enumerate()}
     while not done.wait(_SECONDS):
         frames = sys._current_frames()
-        for thread in threading.enumerate():
-            if thread is threading.current_thread() or thread.ident not in frames:
-                continue
-            now = _cpu(thread)
-            spent = now - before.get(thread.native_id, 0)
-            before[thread.native_id] = now
-            stage = _stage(frames[thread.ident])
-            if thread.name.startswith(_SENDERS):
-                stage = _OF_SENDERS.get(stage, stage)
-            stages[stage] = stages.get(stage, 0.0) + spent / 1e9
+        seen = [
+            (each.native_id or 0, each.name, _cpu(each), frames[each.ident])
+            for each in threading.enumerate()
+            if each is not threading.current_thread() and each.ident in frames
+        ]
+        weigh(stages, before, seen)
     stages[WATCHING] = time.thread_time()
 
 

@@ -12,8 +12,9 @@ import sys
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ from bench.parts import Sizes
 from bench.parts.airflow import parsing
 from bench.parts.profile import WATCH
 from bench.party import ROOT, BenchError, Party
-from bench.sampler import WATCHING, sampled
+from bench.sampler import WATCHING, sampled, weigh
 from bench.targets import TARGETS, Target, figure
 from bench.world import World
 from tools.bench_page import page
@@ -137,15 +138,50 @@ def test_a_profile_tells_where_each_partys_time_goes(tmp_path: Path) -> None:
     )
 
 
-def test_the_sampler_gives_cpu_time_to_the_innermost_stage() -> None:
+class _Watched(list[str]):
+    """Values whose reader is looked at while it reads them."""
+
+    def __init__(self, values: list[str], look: Callable[[FrameType], None]) -> None:
+        super().__init__(values)
+        self._look = look
+
+    def __iter__(self) -> Iterator[str]:
+        self._look(sys._getframe())
+        return super().__iter__()
+
+
+def test_cpu_time_goes_to_the_innermost_stage_of_each_thread() -> None:
     stages: dict[str, float] = {}
-    names, began = [str(number) for number in range(20_000)], time.process_time()
+    before = {1: 500_000_000}
+
+    def look(number: int, name: str, seconds: int) -> Callable[[FrameType], None]:
+        seen = number, name, seconds * 1_000_000_000
+        return lambda frame: weigh(stages, before, [(*seen, frame)])
+
+    def at_the_desk(look: Callable[[FrameType], None]) -> None:
+        code = compile("list(names)", "/x/include/meta_capi/desk.py", "exec")
+        exec(code, {"names": _Watched([], look)})
+
+    digested("em", _Watched(["ada@example.com"], look(1, "MainThread", 2)))
+    at_the_desk(look(1, "MainThread", 3))
+    at_the_desk(look(2, "capi-send_0", 4))
+    look(1, "MainThread", 8)(sys._getframe())
+    assert stages == {
+        "hashing": 1.5,
+        "claiming: the rest": 1,
+        "settling": 4,
+        "other": 5,
+    }
+
+
+def test_a_thread_at_work_is_looked_at_until_the_sampler_is_left() -> None:
+    stages: dict[str, float] = {}
+    began = time.process_time()
     with sampled(stages):
-        while time.process_time() < began + 0.5:
-            digested("em", names)
-    stages.pop(WATCHING)
-    assert stages["hashing"] > 0.8 * sum(stages.values())
-    assert sum(stages.values()) < time.process_time() - began
+        while not sum(stages.values()):
+            digested("em", ["ada@example.com"] * 1_000)
+    assert 0 < sum(stages.values()) <= time.process_time() - began
+    assert WATCHING in stages
 
 
 def test_a_job_that_fails_ends_the_part_and_says_why(tmp_path: Path) -> None:
