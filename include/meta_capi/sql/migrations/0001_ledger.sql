@@ -2,12 +2,15 @@
 -- It holds the advertiser's own keys, states, reasons and counts. No column can hold a
 -- customer's data, hashed or not, nor a sentence from a server or a database.
 -- The letters are the edges of lifecycle.py.
+-- Text is compared byte by byte, whatever the database's language: a language's order makes
+-- the keys' indexes dearer by half, and an upgrade of the system's library changes it under
+-- them, after which a unique index no longer finds what it holds (decision 0013).
 
 create schema if not exists capi;
 
 create table capi.migrations (
     version integer primary key,
-    name text not null,
+    name text collate "C" not null,
     applied_at timestamptz not null default clock_timestamp()
 );
 
@@ -70,13 +73,14 @@ create type capi.attempt_outcome as enum (
 
 create table capi.runs (
     run_no bigint generated always as identity primary key,
-    run_id text not null unique,
-    feed text not null,
-    dataset_id text not null,
-    mode text not null check (mode in ('send', 'test', 'dry_run', 'tend', 'replay')),
+    run_id text collate "C" not null unique,
+    feed text collate "C" not null,
+    dataset_id text collate "C" not null,
+    mode text collate "C" not null
+        check (mode in ('send', 'test', 'dry_run', 'tend', 'replay')),
     interval_start timestamptz,
     interval_end timestamptz,
-    state text not null default 'planned'
+    state text collate "C" not null default 'planned'
         check (state in ('planned', 'validated', 'stopped', 'reported', 'gap')),
     plan jsonb not null default '{}',
     outcome jsonb not null default '{}',
@@ -91,14 +95,14 @@ create index runs_by_feed on capi.runs (feed, planned_at desc);
 create table capi.workers (
     worker_id bigint generated always as identity primary key,
     run_no bigint not null references capi.runs,
-    feed text not null,
-    dataset_id text not null,
-    host text not null,
+    feed text collate "C" not null,
+    dataset_id text collate "C" not null,
+    host text collate "C" not null,
     pid integer not null,
     started_at timestamptz not null default capi.clock(),
     lease_until timestamptz not null,
     ended_at timestamptz,
-    ended_how text check (ended_how in ('finished', 'lost')),
+    ended_how text collate "C" check (ended_how in ('finished', 'lost')),
     check ((ended_at is null) = (ended_how is null))
 );
 -- The rescue looks for the few that are at their desks.
@@ -115,12 +119,12 @@ create table capi.batches (
     depth smallint not null default 0 check (depth between 0 and 12),
     worker_id bigint not null references capi.workers,
     run_no bigint not null references capi.runs,
-    feed text not null,
-    dataset_id text not null,
+    feed text collate "C" not null,
+    dataset_id text collate "C" not null,
     events integer not null check (events between 1 and 1000),
     bytes integer not null check (bytes > 0),
     state capi.batch_state not null default 'claimed',
-    reason text,
+    reason text collate "C",
     attempts smallint not null default 0,
     -- The start of the first request that may have arrived and was never disproved.
     doubt_since timestamptz,
@@ -151,7 +155,7 @@ create table capi.attempts (
     http_status integer,
     code integer,
     subcode integer,
-    fbtrace_id text check (length(fbtrace_id) <= 64),
+    fbtrace_id text collate "C" check (length(fbtrace_id) <= 64),
     events_received integer,
     messages integer,
     wait_seconds integer,
@@ -166,8 +170,8 @@ create index attempts_by_time on capi.attempts (started_at);
 create table capi.validations (
     validation_id bigint generated always as identity primary key,
     run_no bigint not null references capi.runs,
-    feed text not null,
-    suite text not null,
+    feed text collate "C" not null,
+    suite text collate "C" not null,
     rows bigint,
     quarantined bigint,
     passed boolean,
@@ -181,24 +185,25 @@ create index validations_by_run on capi.validations (run_no);
 create table capi.validation_results (
     validation_id bigint not null references capi.validations,
     position smallint not null,
-    expectation text not null,
-    column_name text,
-    reason text,                -- the catalogue's code; a warning may have none
-    severity text not null check (severity in ('critical', 'warning')),
-    status text not null check (status in ('passed', 'failed', 'could_not_be_checked')),
+    expectation text collate "C" not null,
+    column_name text collate "C",
+    reason text collate "C",  -- the catalogue's code; a warning may have none
+    severity text collate "C" not null check (severity in ('critical', 'warning')),
+    status text collate "C" not null
+        check (status in ('passed', 'failed', 'could_not_be_checked')),
     failed_rows bigint,         -- none where it could not be checked
     share real,
     primary key (validation_id, position)
 );
 
 create table capi.deliveries (
-    dataset_id text not null,
-    feed text not null,
-    source_key text not null,
-    event_name text,            -- unknown as long as a row is too broken to tell
-    event_id text,
+    dataset_id text collate "C" not null,
+    feed text collate "C" not null,
+    source_key text collate "C" not null,
+    event_name text collate "C",  -- unknown as long as a row is too broken to tell
+    event_id text collate "C",
     state capi.delivery_state not null,
-    reason text,
+    reason text collate "C",
     event_time timestamptz,
     cursor_at timestamptz not null,
     batch_id bigint,
@@ -207,7 +212,7 @@ create table capi.deliveries (
     match_keys integer not null default 0,
     digest bytea,               -- keyed fingerprint of the event's bytes
     value numeric,
-    currency text,
+    currency text collate "C",
     -- From when on it may go out; null for what does not wait.
     not_before timestamptz default 'epoch',
     doubt_since timestamptz,    -- since when a request may have reached Meta
@@ -372,19 +377,19 @@ create function capi.make_incoming() returns void language sql as $$
     select set_config('random_page_cost', '1.1', true);
     create temporary table if not exists incoming (
         ordinal integer not null,
-        source_key text not null,
-        event_name text,
-        event_id text,
+        source_key text collate "C" not null,
+        event_name text collate "C",
+        event_id text collate "C",
         event_seconds bigint,
         event_time timestamptz generated always as (to_timestamp(event_seconds)) stored,
         cursor_at timestamptz not null,
         state capi.delivery_state not null,
-        reason text,
+        reason text collate "C",
         batch_id bigint,
         match_keys integer not null,
         digest bytea,
         value numeric,
-        currency text,
+        currency text collate "C",
         not_before_seconds bigint,
         not_before timestamptz
             generated always as (to_timestamp(not_before_seconds)) stored

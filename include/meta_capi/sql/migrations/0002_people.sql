@@ -5,11 +5,12 @@
 create table capi.acts (
     act_no bigint generated always as identity primary key,
     done_at timestamptz not null default capi.clock(),
-    kind text not null check (kind in ('erase', 'replay', 'restored', 'settle')),
-    who text not null,          -- as the program knows it
-    role text not null default session_user,
-    feed text,                  -- none where it was the whole ledger
-    why text not null check (length(why) between 1 and 500),
+    kind text collate "C" not null
+        check (kind in ('erase', 'replay', 'restored', 'settle')),
+    who text collate "C" not null,  -- as the program knows it
+    role text collate "C" not null default session_user,
+    feed text collate "C",  -- none where it was the whole ledger
+    why text collate "C" not null check (length(why) between 1 and 500),
     deliveries bigint not null,
     detail jsonb not null default '{}'
 );
@@ -27,7 +28,7 @@ for each statement execute function capi.refuse_change();
 -- Conversions that were erased, and are not sent again, by a mark of their key.
 create table capi.erased (
     mark bytea primary key check (length(mark) = 32),
-    feed text not null,
+    feed text collate "C" not null,
     erased_at timestamptz not null default capi.clock()
 );
 
@@ -43,12 +44,12 @@ $$;
 -- Counts of deliveries that the ledger no longer holds, so that its sums stay true. Of what
 -- was erased there is no value: it could be one person's.
 create table capi.removed (
-    dataset_id text not null,
-    feed text not null,
+    dataset_id text collate "C" not null,
+    feed text collate "C" not null,
     day date not null,          -- the UTC day of cursor_at
-    cause text not null check (cause in ('retention', 'erasure')),
+    cause text collate "C" not null check (cause in ('retention', 'erasure')),
     state capi.delivery_state not null,
-    currency text not null default '',
+    currency text collate "C" not null default '',
     deliveries bigint not null,
     value numeric,
     primary key (dataset_id, feed, day, cause, state, currency)
@@ -58,7 +59,9 @@ create table capi.removed (
 create function capi.forget(of_feed text, keys text[])
 returns table (state capi.delivery_state, deliveries bigint) language sql as $$
     with recursive named as (
-        select ledger.dataset_id, one.source_key, one.source_key as plain, 1 as occurrence
+        select
+            ledger.dataset_id, one.source_key collate "C" as source_key,
+            one.source_key as plain, 1 as occurrence
         from (select distinct r.dataset_id from capi.runs as r where r.feed = of_feed) as ledger
         cross join unnest(keys) as one (source_key)
         union all

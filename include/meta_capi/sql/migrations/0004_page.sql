@@ -3,12 +3,12 @@
 -- that same transaction, and as long as its mark stands, it is counted anew.
 
 create table capi.day_counts (
-    dataset_id text not null,
-    feed text not null,
+    dataset_id text collate "C" not null,
+    feed text collate "C" not null,
     day date not null,          -- the UTC day of cursor_at
     state capi.delivery_state not null,
-    reason text,
-    currency text,
+    reason text collate "C",
+    currency text collate "C",
     match_keys integer not null,    -- of accepted deliveries; 0 of all others
     deliveries bigint not null,
     value numeric,
@@ -25,8 +25,8 @@ comment on table capi.day_counts is
 
 -- When what is not at Meta happened, so that it is known what soon is too old for it.
 create table capi.day_waiting (
-    dataset_id text not null,
-    feed text not null,
+    dataset_id text collate "C" not null,
+    feed text collate "C" not null,
     day date not null,
     state capi.delivery_state not null,
     hour timestamptz not null,
@@ -39,8 +39,8 @@ comment on table capi.day_waiting is
 
 -- No key: workers that touch one day at a time do not wait for each other.
 create table capi.touched_days (
-    dataset_id text not null,
-    feed text not null,
+    dataset_id text collate "C" not null,
+    feed text collate "C" not null,
     day date not null
 );
 comment on table capi.touched_days is

@@ -3,9 +3,9 @@
 
 create table capi.alerts (
     alert_id bigint generated always as identity primary key,
-    feed text not null,
-    kind text not null,
-    sentence text not null,
+    feed text collate "C" not null,
+    kind text collate "C" not null,
+    sentence text collate "C" not null,
     figure double precision not null,   -- how bad; twice the figure is told at once
     raised_at timestamptz not null default capi.clock(),
     last_seen timestamptz not null default capi.clock(),
@@ -23,7 +23,7 @@ comment on table capi.alerts is
 -- told twice.
 create table capi.alert_tellings (
     alert_id bigint not null references capi.alerts on delete cascade,
-    channel text not null,
+    channel text collate "C" not null,
     told_at timestamptz,
     told_figure double precision,
     over_told_at timestamptz,
