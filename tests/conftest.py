@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests import airflow_settings
 
 from demo.postgres import Postgres
+
+airflow_settings.settle()
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from meta_capi.errors import ConfigurationError, SourceError
 from meta_capi.feed import Feed
+from meta_capi.privacy import matches, words_of
 from meta_capi.relation import Kind, Relation
 
 __all__ = ["Condition", "Interval", "countable", "readable", "within"]
@@ -135,14 +136,13 @@ def _withheld(feed: Feed, relation: Relation) -> Condition:
     if name is None:
         return sa.false()
     column = relation.column(name)
-    granted = {str(value).strip().lower() for value in feed.consent.granted}
     if relation.kind(name) is Kind.BOOLEAN:
         # As text a dialect writes true, t or 1; so booleans are not compared as text.
-        flags = [flag for flag in (True, False) if str(flag).lower() in granted]
+        flags = filter(matches(feed.consent.granted), (True, False))
         given = sa.or_(sa.false(), *(column.is_(flag) for flag in flags))
     else:
         text = sa.func.lower(sa.func.trim(sa.cast(column, sa.String())))
-        given = text.in_(sorted(granted))
+        given = text.in_(sorted(words_of(feed.consent.granted)))
     return sa.or_(column.is_(None), sa.not_(given))
 
 

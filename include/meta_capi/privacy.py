@@ -12,7 +12,7 @@ from meta_capi.names import clean_text
 from meta_capi.normalise import state, text_of
 from meta_capi.rows import Memory, Rows, Verdict
 
-__all__ = ["Privacy", "matches"]
+__all__ = ["Privacy", "matches", "words_of"]
 
 _NO_CONSENT: Final[Verdict] = (State.WITHHELD, "consent.not_given")
 
@@ -20,17 +20,23 @@ _YES: Final = frozenset({"true", "t", "yes", "y", "on", "1"})
 _NO: Final = frozenset({"false", "f", "no", "n", "off", "0"})
 
 
-def matches(values: Sequence[object]) -> Callable[[object], bool]:
-    """Return a test for *is one of these*, blind to case.
+def words_of(values: Sequence[object]) -> set[str]:
+    """Return the words, in lower case, that a feed's values stand for.
 
     YAML reads yes, on and true as one value, so that value stands for all such words.
     """
-    accepted: set[str] = set()
+    words: set[str] = set()
     for value in values:
         if isinstance(value, bool):
-            accepted |= _YES if value else _NO
+            words |= _YES if value else _NO
         else:
-            accepted.add(str(value).strip().lower())
+            words.add(str(value).strip().lower())
+    return words
+
+
+def matches(values: Sequence[object]) -> Callable[[object], bool]:
+    """Return a test for *is one of these*, blind to case, by `words_of` them."""
+    accepted = words_of(values)
 
     def match(value: object) -> bool:
         # Texts as they are: `none` can be somebody's answer.

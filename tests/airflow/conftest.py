@@ -1,16 +1,9 @@
-"""An Airflow for these tests alone: its settings stand before its first import.
-
-For the same reason what needs Airflow is imported by the fixtures.
-"""
+"""What the tests of Airflow may ask for. What needs Airflow is imported by the fixtures."""
 
 from __future__ import annotations
 
-import atexit
-import os
 import re
 import shutil
-import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,33 +11,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 import sqlalchemy as sa
+from tests.airflow_settings import ROOT
 
 if TYPE_CHECKING:
     from tests.airflow.world import World
     from tests.conftest import Database
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def _settle_airflow() -> None:
-    if any(name == "airflow" or name.startswith("airflow.") for name in sys.modules):
-        raise RuntimeError("Airflow was imported before its settings were made.")
-    for name in [n for n in os.environ if n.startswith(("AIRFLOW", "_AIRFLOW"))]:
-        del os.environ[name]
-    home = tempfile.mkdtemp(prefix="capi-airflow-tests-")
-    atexit.register(shutil.rmtree, home, ignore_errors=True)
-    os.environ |= {
-        "AIRFLOW_HOME": home,
-        "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
-        "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
-        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
-        "META_CAPI_DATA_DOCS": f"{home}/data_docs",
-        "GX_ANALYTICS_ENABLED": "False",
-    }
-
-
-_settle_airflow()
 
 
 @pytest.fixture(scope="session")

@@ -13,8 +13,8 @@ from typing import Any
 import psycopg
 import pytest
 from airflow.models.variable import Variable
-from tests.airflow.conftest import ROOT
 from tests.airflow.world import DATASET, Messages, World
+from tests.airflow_settings import ROOT
 from tests.ledger.copies import copied, put_copy_back
 
 from capi_airflow.ending import TaskEnded

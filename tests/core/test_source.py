@@ -357,11 +357,12 @@ class TestCounts:
             {"id": "silent", "consent": None},
             {"id": "shouting", "consent": " YES "},
             {"id": "boolean text", "consent": "True"},
+            {"id": "in short", "consent": "y"},
             {"id": "timeless", "sold_at": None},
             {"id": "elsewhen", "known_at": DAY.end},
         )
         counts = source(engine, feed(holding_period="2h")).count(DAY, now=NOW)
-        assert counts.rows == 11
+        assert counts.rows == 12
         assert counts.without_key == 2
         assert counts.withheld == 2
         assert counts.too_old == 1
@@ -407,7 +408,8 @@ class TestCounts:
         ) * 3
 
     @pytest.mark.parametrize(
-        ("granted", "withheld"), [("[true]", 2), ("[false]", 2), ("['x']", 3)]
+        ("granted", "withheld"),
+        [("[true]", 2), ("[false]", 2), ("[1]", 3), ("['x']", 3)],
     )
     def test_boolean_consent_follows_the_granted_values(
         self, engine: sa.Engine, granted: str, withheld: int

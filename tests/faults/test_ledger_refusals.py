@@ -14,7 +14,6 @@ from typing import Any
 import psycopg
 import pytest
 import sqlalchemy as sa
-from tests.airflow import conftest as airflow_settings  # before Airflow's first import
 from tests.conftest import Database
 from tests.faults import world_ledger as world
 from tests.faults.world_ledger import (
@@ -35,7 +34,6 @@ from meta_capi.verdict import Answer
 
 ledger, bench = world.ledger, world.bench
 
-assert airflow_settings.ROOT
 
 # Who holds what, and what of the worker's own sessions makes it an error.
 OBSTACLES = {

@@ -12,7 +12,6 @@ from typing import Any
 
 import psycopg
 import pytest
-from tests.airflow import conftest as airflow_settings  # before Airflow's first import
 from tests.airflow.world import DATASET, Messages, World
 from tests.faults import world_ledger as world
 from tests.faults.world_ledger import Shop, as_counted, nothing_twice
@@ -25,7 +24,6 @@ from meta_capi.source import Interval, Shard
 
 ledger, bench = world.ledger, world.bench
 
-assert airflow_settings.ROOT
 FEED = "offline_purchases"
 DAY = 24 * HOUR
 NIGHTS = {

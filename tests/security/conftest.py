@@ -13,11 +13,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 import yaml
-
-# First of all that knows Airflow: it makes Airflow's settings.
-from tests.airflow.conftest import ROOT  # isort: skip
 from airflow.utils.db import initdb
 from tests.airflow.world import DATASET, World
+from tests.airflow_settings import ROOT
 from tests.conftest import Database
 from tests.security.canaries import Aviary
 
