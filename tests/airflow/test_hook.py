@@ -32,6 +32,7 @@ from meta_capi.verdict import Accepted, Stopped, read
 DATASET = "1234567890123456"
 TOKEN = "EAABcanaryOfTheHook0123456789"
 SHORT = 0.4  # a deadline in seconds that a test can wait for
+BUSY = 4.0  # what a busy machine may add to it; the faults last longer
 BODY = json.dumps({
     "data": [{
         "event_name": "Purchase", "event_time": int(time.time()) - 60, "event_id": "o",
@@ -302,7 +303,7 @@ class TestTheDeadline:
     def assert_in_time(self, url: str, body: bytes = BODY) -> NoAnswerError:
         began = time.monotonic()
         error = no_answer(line_to(url, seconds=SHORT), body)
-        assert time.monotonic() - began < SHORT + 1.5
+        assert time.monotonic() - began < SHORT + BUSY
         return error
 
     def test_a_server_that_never_answers_is_left(self, sim: Simulator) -> None:
@@ -370,7 +371,7 @@ class TestTheDeadline:
         with ThreadPoolExecutor(3) as pool:
             late = list(pool.map(no_answer, [line] * 3))
         assert [error.body_left for error in late] == [True] * 3
-        assert SHORT < time.monotonic() - began < 2 * SHORT + 1.5
+        assert SHORT < time.monotonic() - began < 2 * SHORT + BUSY
 
     def test_the_watcher_leaves_when_nothing_is_left_to_watch(
         self, sim: Simulator
@@ -379,7 +380,7 @@ class TestTheDeadline:
         before = set(threading.enumerate())
         assert line.post(BODY).status == 200
         [watcher] = watchers_since(before)
-        watcher.join(SHORT + 1.5)
+        watcher.join(SHORT + BUSY)
         assert not watcher.is_alive()
         sim.faults.add(Fault(kind=FaultKind.HANG))
         assert no_answer(line).body_left
