@@ -59,7 +59,7 @@ def _engine(url: str, lines: int) -> Engine:
 
 
 def _ledger(job: Job) -> Ledger:
-    return Ledger(_engine(job["ledger"], 10))
+    return Ledger(_engine(job["ledger"], 6))
 
 
 def feed_of(job: Job) -> Feed:

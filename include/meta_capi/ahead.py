@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import suppress
 from queue import SimpleQueue
 from typing import Generic, Self, TypeVar
@@ -14,11 +14,13 @@ T = TypeVar("T")
 
 
 class Ahead(Generic[T]):
-    """What a generator yields, made by a thread, one ahead of whoever takes it.
+    """What generators yield, made by threads ahead of whoever takes it.
 
-    The generator runs and is closed in that thread. What it raises is raised to the
-    taker. Who leaves early waits so many seconds for the thing in hand; the thread ends
-    with it, or with the process.
+    Each generator runs and is closed in a thread of its own, and as many things as there
+    are generators are ahead. Several threads may take; of one generator's things they get
+    the earlier first. After what a generator raises nothing new is begun; it is raised,
+    once, when everything made has been taken. Who leaves early waits so many seconds for
+    each thing in hand; the threads end with them, or with the process.
 
     >>> with Ahead(number * number for number in range(3)) as squares:
     ...     list(squares)
@@ -26,41 +28,60 @@ class Ahead(Generic[T]):
     """
 
     def __init__(
-        self, things: Generator[T, None, None], *, name: str = "ahead",
+        self, *makers: Generator[T, None, None], name: str = "ahead",
         patience: float = 5.0,
     ) -> None:  # fmt: skip
-        self._things = things
         self._patience = patience
         self._made: SimpleQueue[tuple[T] | BaseException | None] = SimpleQueue()
-        self._wanted = threading.Semaphore()
+        self._wanted = threading.Semaphore(len(makers))
         self._over = False
-        self._thread = threading.Thread(target=self._make, name=name, daemon=True)
+        self._failure: BaseException | None = None
+        self._at_work = len(makers)
+        self._lock = threading.Lock()
+        self._threads = [
+            threading.Thread(target=self._make, args=[maker], name=name, daemon=True)
+            for maker in makers
+        ]
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._over = True
-        self._wanted.release()
-        self._thread.join(self._patience)
+        self._wanted.release(len(self._threads))
+        self._made.put(None)
+        for thread in self._threads:
+            thread.join(self._patience)
 
-    def __iter__(self) -> Iterator[T]:
-        while (made := self._made.get()) is not None:
-            if isinstance(made, BaseException):
-                raise made
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> T:
+        made = self._made.get()
+        if isinstance(made, tuple) and not self._over:
             self._wanted.release()
-            yield made[0]
+            return made[0]
+        self._made.put(None)  # whoever else asks finds the end, too
+        if isinstance(made, BaseException):
+            raise made
+        raise StopIteration
 
-    def _make(self) -> None:
+    def _make(self, maker: Generator[T, None, None]) -> None:
         try:
-            while self._wanted.acquire() and not self._over:
-                self._made.put((next(self._things),))
+            while self._wanted.acquire() and not (self._over or self._failure):
+                self._made.put((next(maker),))
         except StopIteration:
-            self._made.put(None)
+            pass
         except BaseException as error:
-            self._made.put(error)
+            self._failure = error
         finally:
+            self._wanted.release()  # for the others to find the end
             # Who has left hears of nothing more; a thread's own last words are a traceback.
             with suppress(Exception):
-                self._things.close()
+                maker.close()
+        with self._lock:
+            self._at_work -= 1
+            if not self._at_work:
+                self._made.put(self._failure)

@@ -1,9 +1,9 @@
 """Claim, build, post, judge, settle: the whole story.
 
-A worker reads its rows in slices. Each slice is built into events while the one before
-it is recorded and claimed, in one step; its batches go out, several at a time, and every
-answer is written down before anything else is done about it. Rows, `post` and `now` are
-handed in.
+A worker reads its rows in slices. Each slice is built into events while those before it
+are recorded and claimed, each in one step, two at a time; their batches go out, several at
+a time, and every answer is written down before anything else is done about it. Rows,
+`post` and `now` are handed in.
 
 If the worker dies on any line here, the ledger says one of three things of a delivery,
 and each is true: *pending* (nothing went out), *in doubt* (a request had begun), or
@@ -35,6 +35,8 @@ from meta_capi.tally import WOULD_BE_SENT, Tally
 __all__ = ["Patience", "Post", "Tally", "deliver", "rehearse"]
 
 _REPORT_SECONDS: Final = 5.0
+# Nearly all of a claim is PostgreSQL's time: while one claims, the other gets its slice.
+_CLAIMS_AT_A_TIME: Final = 2
 
 
 def rehearse(
@@ -99,21 +101,17 @@ def deliver(
         desk.arrive()
         try:
             reading = Ahead(_built(slices, builder, now), name="capi-read")
-            with _lease_kept(desk, sender, lease_seconds / 6), reading, flight:
-                room = limit
-                for built in reading:
-                    if isinstance(sender.failure, LeaseLostError):
-                        break  # nothing this worker writes is its to write
-                    if sender.halted:
-                        _hold_back(built, sender.halted)
-                    claimed = desk.claim(
-                        built,
-                        most_events=limits.events_per_request,
-                        most_bytes=limits.bytes_per_request,
-                        limit=room,
-                    )
-                    if room is not None:
-                        room -= sum(map(len, claimed.batches))
+            # Each claim of a limited run must know how many the one before it took.
+            claimers = 1 if limit is not None else _CLAIMS_AT_A_TIME
+            claims = Ahead(
+                *(
+                    _claimed(reading, desk, sender, limits, limit)
+                    for _ in range(claimers)
+                ),
+                name="capi-claim",
+            )
+            with _lease_kept(desk, sender, lease_seconds / 6), claims, reading, flight:
+                for built, claimed in claims:
                     probe("after_claim")
                     _note(tally, built, claimed)
                     for batch in claimed.batches:
@@ -144,6 +142,28 @@ def _built(
     finally:
         if isinstance(slices, Generator):
             slices.close()
+
+
+def _claimed(
+    reading: Iterable[Built], desk: Desk, sender: Sender, limits: Limits,
+    limit: int | None,
+) -> Generator[tuple[Built, Claimed], None, None]:  # fmt: skip
+    """Record and claim, slice by slice; whoever else takes slices gets others."""
+    room = limit
+    for built in reading:
+        if isinstance(sender.failure, LeaseLostError):
+            return  # nothing this worker writes is its to write
+        if sender.halted:
+            _hold_back(built, sender.halted)
+        claimed = desk.claim(
+            built,
+            most_events=limits.events_per_request,
+            most_bytes=limits.bytes_per_request,
+            limit=room,
+        )
+        if room is not None:
+            room -= sum(map(len, claimed.batches))
+        yield built, claimed
 
 
 @contextmanager

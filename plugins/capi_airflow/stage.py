@@ -246,7 +246,7 @@ class Stage:
     @cached_property
     def ledger(self) -> Ledger:
         """The ledger, which knows all that this Airflow has seen it know."""
-        ledger = ledger_of(self.feed, lines=10)
+        ledger = ledger_of(self.feed, lines=6)
         mark.expect(ledger, self.feed.connections.ledger)
         return ledger
 

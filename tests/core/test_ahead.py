@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -81,6 +83,69 @@ def test_who_leaves_does_not_wait_for_ever() -> None:
         assert next(iter(ahead)) == 1
         assert began.wait(10)
     assert not hangs.is_set()
+    hangs.set()
+
+
+def test_several_makers_work_at_a_time_each_in_a_thread_of_its_own() -> None:
+    meet = threading.Barrier(2)
+    makers = Numbers(last=50), Numbers(last=50)
+
+    def together(numbers: Numbers) -> Generator[int, None, None]:
+        for number in numbers.all():
+            meet.wait(10)
+            yield number
+
+    with Ahead(*map(together, makers)) as ahead:
+        assert Counter(ahead) == dict.fromkeys(range(1, 51), 2)
+    assert makers[0].thread is not makers[1].thread
+
+
+def test_several_takers_get_each_thing_once_and_all_find_the_end() -> None:
+    taken: list[int] = []
+    with Ahead(Numbers(last=500).all()) as ahead, ThreadPoolExecutor(4) as takers:
+        for future in [takers.submit(lambda: taken.extend(ahead)) for _ in range(4)]:
+            future.result(10)
+    assert sorted(taken) == list(range(1, 501))
+
+
+def test_what_one_maker_raises_is_told_after_what_the_others_have_in_hand() -> None:
+    begun, failed, numbers = threading.Event(), threading.Event(), Numbers()
+
+    def fails() -> Generator[int, None, None]:
+        assert begun.wait(10)
+        try:
+            raise LookupError("no more")
+        finally:
+            failed.set()
+        yield
+
+    def goes_on() -> Generator[int, None, None]:
+        begun.set()
+        assert failed.wait(10)
+        yield from numbers.all()
+
+    taken: list[int] = []
+    with (
+        Ahead(fails(), goes_on()) as ahead,
+        pytest.raises(LookupError, match="no more"),
+    ):
+        taken.extend(ahead)
+    assert taken in ([1], [1, 2]), "what was in hand, and what was begun as it failed"
+    assert list(ahead) == []
+    assert numbers.closed_by is numbers.thread
+
+
+def test_a_taker_who_waits_is_let_go_when_the_owner_leaves() -> None:
+    hangs = threading.Event()
+
+    def never() -> Generator[int, None, None]:
+        hangs.wait()
+        yield 1
+
+    with ThreadPoolExecutor(1) as takers:
+        with Ahead(never(), patience=0.01) as ahead:
+            taking = takers.submit(list[int], ahead)
+        assert taking.result(10) == []
     hangs.set()
 
 

@@ -54,6 +54,20 @@ class TestDelivering:
 
         assert settled(bench.deliver_each(slices(), probe=probe)) == {"accepted": 200}
 
+    def test_two_slices_are_claimed_at_a_time(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        desk, meet = bench.desk(), threading.Barrier(2)
+        claim = desk.claim
+
+        def together(*built: Any, **limits: Any) -> Any:
+            meet.wait(30)
+            return claim(*built, **limits)
+
+        monkeypatch.setattr(desk, "claim", together)
+        slices = (bench.rows(*range(at, at + 100)) for at in range(0, 400, 100))
+        assert settled(bench.deliver_each(slices, desk=desk)) == {"accepted": 400}
+
     def test_what_was_read_before_the_warehouse_failed_is_delivered(
         self, bench: Bench
     ) -> None:

@@ -191,7 +191,9 @@ class TestAWorkerThatStoodStill:
         with pytest.raises(LeaseLostError):
             bench.deliver_each(slices(), desk=desk, probe=stand_still)
 
-        assert len(read) <= 3, "one is in hand, and one ahead"
+        assert len(read) <= 5, (
+            "one is in hand, two are claimed, one is ahead, one begun"
+        )
 
 
 def test_every_attempt_without_an_answer_belongs_to_a_desk_that_is_taken(
