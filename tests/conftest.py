@@ -17,7 +17,10 @@ from tests import airflow_settings
 
 from demo.postgres import Postgres
 
-airflow_settings.settle()
+
+def pytest_configure() -> None:
+    """Let no test, whichever is asked for, find an Airflow with other settings."""
+    airflow_settings.settle()
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,7 +124,7 @@ class TestAFullDiskUnderTheLedger:
         [(size,)] = small.sql("select pg_relation_size('capi.deliveries')")
         assert size > WAL_FILE
 
-        with files_up_to(size + 256 * 1024):
+        with files_up_to(size + 1024 * 1024):
             small = self.again(server, small)
         with pytest.raises(LedgerError, match="nothing was half done"):
             small.deliver(*slices)

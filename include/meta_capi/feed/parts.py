@@ -371,7 +371,7 @@ class Limits(Part):
     rows_per_shard: int = Field(default=100_000, ge=1_000)
     """Rows that one mapped `deliver` task sends, about; more rows make more tasks."""
     rows_per_slice: int = Field(default=10_000, ge=100, le=50_000)
-    """Rows in memory at a time."""
+    """Rows that are read and claimed in one step; some five steps are in memory."""
     requests_per_split: int = Field(default=128, ge=8)
     """Requests spent on finding the refused events of one batch."""
     in_doubt_resends: int = Field(default=6, ge=0, le=20)
