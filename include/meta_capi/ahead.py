@@ -18,9 +18,9 @@ class Ahead(Generic[T]):
 
     Each generator runs and is closed in a thread of its own, and as many things as there
     are generators are ahead. Several threads may take; of one generator's things they get
-    the earlier first. After what a generator raises nothing new is begun; it is raised,
-    once, when everything made has been taken. Who leaves early waits so many seconds for
-    each thing in hand; the threads end with them, or with the process.
+    the earlier first. After what a generator raises the others begin nothing new; it is
+    raised, once, when everything made has been taken. Who leaves early waits so many
+    seconds, in all, for what is in hand; the threads end with it, or with the process.
 
     >>> with Ahead(number * number for number in range(3)) as squares:
     ...     list(squares)
@@ -49,11 +49,15 @@ class Ahead(Generic[T]):
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+        for thread in self._threads:
+            thread.join(self._patience / len(self._threads))
+
+    def stop(self) -> None:
+        """Begin nothing more; whoever takes, or waits to, is at the end."""
         self._over = True
         self._wanted.release(len(self._threads))
         self._made.put(None)
-        for thread in self._threads:
-            thread.join(self._patience)
 
     def __iter__(self) -> Self:
         return self
@@ -75,7 +79,8 @@ class Ahead(Generic[T]):
         except StopIteration:
             pass
         except BaseException as error:
-            self._failure = error
+            with self._lock:
+                self._failure = self._failure or error
         finally:
             self._wanted.release()  # for the others to find the end
             # Who has left hears of nothing more; a thread's own last words are a traceback.

@@ -140,7 +140,7 @@ class Claim:
         """Take rows that the ledger knows.
 
         Returns:
-            The keys taken, and since when each is in doubt. What another worker took
+            The keys taken, and since when each is in doubt. What another claim took
             meanwhile is missing.
         """
         if not cuts:
@@ -166,9 +166,10 @@ class Claim:
     def _open(
         self, batches: Sequence[Batch], doubts: Mapping[str, datetime | None]
     ) -> None:
-        """Put the batches on the desk; `doubts` says since when each key is in doubt."""
-        if not batches:
-            return
+        """Put the batches on the desk; `doubts` says since when each key is in doubt.
+
+        Without batches, too, nothing is written that is not this worker's to write.
+        """
         since = [
             min(
                 filter(None, (doubts.get(event.source_key) for event in batch.events)),
@@ -178,18 +179,17 @@ class Claim:
             else None
             for batch in batches
         ]
-        self._cursor.execute(
-            _SQL["open_batches"],
-            {
-                "worker_id": self._worker_id,
-                "resend_window": self._policy.window_seconds,
-                "batch_ids": [batch.batch_id for batch in batches],
-                "events": [len(batch) for batch in batches],
-                "bytes": [batch.size for batch in batches],
-                "doubts": since,
-            },
-        )
-        if len(self._cursor.fetchall()) != len(batches):
+        values = {
+            "worker_id": self._worker_id,
+            "resend_window": self._policy.window_seconds,
+            "batch_ids": [batch.batch_id for batch in batches],
+            "events": [len(batch) for batch in batches],
+            "bytes": [batch.size for batch in batches],
+            "doubts": since,
+        }
+        question = "open_batches" if batches else "sits"
+        rows = self._cursor.execute(_SQL[question], values).fetchall()
+        if len(rows) != max(1, len(batches)):
             raise LeaseLostError(
                 "This worker's lease is over; it claims nothing more. It stops here."
             )

@@ -81,7 +81,8 @@ def deliver(
         post: sends one body; raises NoAnswerError where no answer came.
         limit: send at most this many events; the rest stay pending.
         report: told of the tally every few seconds.
-        probe: told the name of each step as it is made; tests use it to die there.
+        probe: told the name of each step as it is made, and of a claim when its batches
+            are about to go out; tests use it to die there.
 
     Returns:
         The tally; every row read has an outcome.
@@ -105,18 +106,22 @@ def deliver(
             claimers = 1 if limit is not None else _CLAIMS_AT_A_TIME
             claims = Ahead(
                 *(
-                    _claimed(reading, desk, sender, limits, limit)
+                    _claimed(reading, desk, sender, tally, limits, limit)
                     for _ in range(claimers)
                 ),
                 name="capi-claim",
+                # Whoever ends later than that finds that the worker has left.
+                patience=2.0,
             )
-            with _lease_kept(desk, sender, lease_seconds / 6), claims, reading, flight:
-                for built, claimed in claims:
-                    probe("after_claim")
-                    _note(tally, built, claimed)
-                    for batch in claimed.batches:
-                        flight.send(batch)
-                    report(tally)
+            with _lease_kept(desk, sender, lease_seconds / 6), reading, claims, flight:
+                try:
+                    for batches in claims:
+                        probe("after_claim")
+                        for batch in batches:
+                            flight.send(batch)
+                        report(tally)
+                finally:
+                    reading.stop()
         finally:
             left = desk.leave()
             tally.settle(State.PENDING, left["pending"], "worker.released")
@@ -145,9 +150,9 @@ def _built(
 
 
 def _claimed(
-    reading: Iterable[Built], desk: Desk, sender: Sender, limits: Limits,
+    reading: Ahead[Built], desk: Desk, sender: Sender, tally: Tally, limits: Limits,
     limit: int | None,
-) -> Generator[tuple[Built, Claimed], None, None]:  # fmt: skip
+) -> Generator[list[Batch], None, None]:  # fmt: skip
     """Record and claim, slice by slice; whoever else takes slices gets others."""
     room = limit
     for built in reading:
@@ -155,15 +160,20 @@ def _claimed(
             return  # nothing this worker writes is its to write
         if sender.halted:
             _hold_back(built, sender.halted)
-        claimed = desk.claim(
-            built,
-            most_events=limits.events_per_request,
-            most_bytes=limits.bytes_per_request,
-            limit=room,
-        )
+        try:
+            claimed = desk.claim(
+                built,
+                most_events=limits.events_per_request,
+                most_bytes=limits.bytes_per_request,
+                limit=room,
+            )
+        except Exception:
+            reading.stop()  # else it is heard of only when the next rows have come
+            raise
         if room is not None:
             room -= sum(map(len, claimed.batches))
-        yield built, claimed
+        _note(tally, built, claimed)
+        yield claimed.batches
 
 
 @contextmanager
@@ -260,6 +270,6 @@ def _note(tally: Tally, built: Built, claimed: Claimed) -> None:
         tally.rows += len(built)
         tally.flaws.update(built.flaws)
         for (state, reason), count in claimed.standing.items():
-            # Another worker's claim is that worker's to settle.
+            # Another claim is that one's to settle.
             shown = State.PENDING if state == State.CLAIMED else state
             tally.settle(shown, count, None if state == State.ACCEPTED else reason)

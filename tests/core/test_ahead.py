@@ -135,6 +135,29 @@ def test_what_one_maker_raises_is_told_after_what_the_others_have_in_hand() -> N
     assert numbers.closed_by is numbers.thread
 
 
+def test_of_two_failures_the_first_is_told() -> None:
+    begun, first = threading.Event(), threading.Event()
+
+    def cause() -> Generator[int, None, None]:
+        assert begun.wait(10)
+        try:
+            raise LookupError("the cause")
+        finally:
+            first.set()
+        yield
+
+    def consequence() -> Generator[int, None, None]:
+        begun.set()
+        assert first.wait(10)
+        while not ahead._failure:
+            """The first has not been written down yet."""
+        raise TypeError("a consequence")
+        yield
+
+    with Ahead(cause(), consequence()) as ahead, pytest.raises(LookupError):
+        list(ahead)
+
+
 def test_a_taker_who_waits_is_let_go_when_the_owner_leaves() -> None:
     hangs = threading.Event()
 

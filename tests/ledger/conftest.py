@@ -133,7 +133,8 @@ class Bench:
     def deliver_each(
         self, slices: Iterable[Mapping[str, Sequence[Any]]], *, desk: Desk | None = None,
         post: Callable[[bytes], Answer] | None = None,
-        now: Callable[[], float] = time.time, **options: Any,
+        now: Callable[[], float] = time.time,
+        report: Callable[[Tally], None] = lambda _: None, **options: Any,
     ) -> Tally:  # fmt: skip
         """Deliver slices as they come."""
         return deliver(
@@ -145,7 +146,7 @@ class Bench:
             limits=self.feed.limits,
             now=now,
             wait=self.waits.append,
-            report=lambda _: None,
+            report=report,
             patience=self.patience,
             **options,
         )

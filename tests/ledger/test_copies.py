@@ -96,6 +96,19 @@ class TestACopyPutBack:
             with pytest.raises(LedgerError, match="lease is over"):
                 old.renew()
 
+    def test_of_two_conversions_with_one_event_only_one_is_in_doubt(
+        self, bench: Bench
+    ) -> None:
+        """The other is held, as it would be in a ledger that was never put back."""
+        bench.deliver(bench.rows(1, event_id="mine"))
+        put_back(bench.ledger, bench.started, ACT)
+        bench.policy = ResendPolicy(resend=False, window_seconds=47 * HOUR)
+
+        bench.deliver(bench.rows(2, event_id="mine"), bench.rows(3, 4, event_id="ours"))
+
+        assert bench.states() == {"accepted": 1, "in_doubt": 1, "quarantined": 2}
+        assert bench.reasons() == {"ledger.restored": 1, "event_id.taken": 2}
+
     def test_what_was_on_a_desk_when_it_was_copied_is_in_doubt(
         self, bench: Bench
     ) -> None:

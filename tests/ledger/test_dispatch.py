@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -17,6 +18,7 @@ from graph_simulator import Fault, FaultKind
 from meta_capi.dispatch import Patience, Tally
 from meta_capi.errors import (
     LeaseLostError,
+    LedgerError,
     NoAnswerError,
     SourceError,
     StoppedError,
@@ -100,6 +102,44 @@ class TestDelivering:
         assert bench.sql(
             "select count(*) from capi.workers where ended_at is null"
         ) == [(0,)]
+
+    def test_what_was_claimed_ahead_of_a_worker_told_to_end_is_in_its_tally(
+        self, bench: Bench
+    ) -> None:
+        told: list[Tally] = []
+
+        def probe(step: str) -> None:
+            if step == "after_claim":
+                # One in hand, and two ahead.
+                while bench.states() != {"claimed": 300}:
+                    time.sleep(0.01)
+                raise SystemExit(143)
+
+        slices = (bench.rows(*range(at, at + 100)) for at in range(0, 600, 100))
+        with pytest.raises(SystemExit):
+            bench.deliver_each(slices, probe=probe, report=told.append)
+        assert told[-1].rows == 300
+        assert settled(told[-1]) == bench.states() == {"pending": 300}
+
+    def test_a_claim_that_fails_is_told_while_the_warehouse_hangs(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        hangs, overslept = threading.Event(), threading.Event()
+
+        def slices() -> Iterator[Mapping[str, Any]]:
+            yield bench.rows(1)
+            if not hangs.wait(60):
+                overslept.set()
+
+        def full(*_: Any, **__: Any) -> None:
+            raise LedgerError("There is no room.")
+
+        desk = bench.desk()
+        monkeypatch.setattr(desk, "claim", full)
+        with pytest.raises(LedgerError, match="no room"):
+            bench.deliver_each(slices(), desk=desk)
+        assert not overslept.is_set()
+        hangs.set()
 
     def test_a_second_run_sends_nothing(self, bench: Bench) -> None:
         rows = bench.rows(*range(1_200))

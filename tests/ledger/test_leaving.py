@@ -13,6 +13,7 @@ from tests.ledger.conftest import Bench
 
 from graph_simulator import Fault, FaultKind
 from meta_capi.desk import Desk
+from meta_capi.errors import LeaseLostError
 
 pytestmark = pytest.mark.matrix("P5", "P6")
 T = TypeVar("T")
@@ -95,3 +96,16 @@ def test_a_worker_told_to_end_in_the_middle_of_a_step_leaves_its_desk(
     at_desks = "select count(*) from capi.workers where ended_at is null"
     assert (desk.told, bench.sql(at_desks)) == (1, [(0,)])
     assert bench.states() == ({"accepted": 5} if step == "leave" else {})
+
+
+def test_a_worker_that_has_left_writes_nothing_down_whatever_it_would_hold(
+    bench: Bench,
+) -> None:
+    """A claim may come from the lock that it waited for after its worker has gone."""
+    desk = bench.desk()
+    columns = bench.rows(1, 2, consent=False)
+    built = bench.builder().build(columns, int(bench.started.timestamp()))
+    desk.leave()
+    with pytest.raises(LeaseLostError):
+        desk.claim(built, most_events=1_000, most_bytes=4_000_000)
+    assert bench.states() == {}

@@ -205,7 +205,8 @@ select state::text as state, deliveries from capi.forget(%(feed)s, %(keys)s);
 
 -- name: suspect
 -- l: rows that became known before the ledger was put back from an older copy, and of which
--- it does not know what became of them since: they may have been sent.
+-- it does not know what became of them since: they may have been sent. Not those whose event
+-- is, or is about to be, another conversion's: that one may have been.
 insert into capi.deliveries as d (
     dataset_id, feed, source_key, event_name, event_id, state, reason, event_time,
     cursor_at, run_no, match_keys, digest, value, currency, not_before, doubt_since
@@ -214,9 +215,20 @@ select
     %(dataset_id)s, %(feed)s, i.source_key, i.event_name, i.event_id, 'in_doubt',
     'ledger.restored', i.event_time, i.cursor_at, %(run_no)s, i.match_keys, i.digest,
     i.value, i.currency, 'epoch', house.restored_from
-from incoming as i
+from (
+    select distinct on (event_name, event_id) *
+    from incoming
+    where state = 'pending' and reason is null
+    order by event_name, event_id, source_key
+) as i
 join capi.installation as house on i.cursor_at < house.restored_at
-where i.state = 'pending' and i.reason is null
+where not exists (
+    select from capi.deliveries as one
+    where one.dataset_id = %(dataset_id)s
+        and one.event_name = i.event_name
+        and one.event_id = i.event_id
+        and (one.feed, one.source_key) <> (%(feed)s, i.source_key)
+)
 order by i.source_key
 on conflict (dataset_id, feed, source_key) do update set
     event_name = excluded.event_name,
@@ -442,7 +454,7 @@ select nextval('capi.batch_numbers') from generate_series(1, %(count)s);
 
 -- name: claim
 -- b g: put rows on this worker's desk, each in its batch. Returns what it got; a row that
--- another worker took meanwhile is missing.
+-- another claim took meanwhile is missing.
 insert into capi.deliveries as d (
     dataset_id, feed, source_key, event_name, event_id, state, event_time, cursor_at,
     batch_id, run_no, match_keys, digest, value, currency, not_before
@@ -478,7 +490,7 @@ where capi.may_claim(
 returning d.source_key, d.doubt_since;
 
 -- name: open_batches
--- b: the batches of a claim, after it: a row that another worker took is in none of them.
+-- b: the batches of a claim, after it: a row that another claim took is in none of them.
 -- The worker's lock is the fence: its rescue waits for this step, or this step sees it.
 -- Refused (no row) if the lease is over.
 with worker as (
@@ -498,6 +510,12 @@ cross join unnest(
     %(doubts)s::timestamptz[]
 ) as b (batch_id, events, bytes, doubt_since)
 returning batch_id;
+
+-- name: sits
+-- The same fence where there is no batch: no row if the lease is over.
+select worker_id from capi.workers
+where worker_id = %(worker_id)s and ended_at is null and lease_until > capi.clock()
+for share;
 
 -- name: begin_sending
 -- The intent before the effect: committed before the first byte leaves. No row comes back
