@@ -35,7 +35,8 @@ from meta_capi.tally import WOULD_BE_SENT, Tally
 __all__ = ["Patience", "Post", "Tally", "deliver", "rehearse"]
 
 _REPORT_SECONDS: Final = 5.0
-# Nearly all of a claim is PostgreSQL's time: while one claims, the other gets its slice.
+# Nearly all of a claim is PostgreSQL's time, and requests wait for it. A third at a time
+# sends no more (docs/performance.md).
 _CLAIMS_AT_A_TIME: Final = 2
 
 
@@ -121,7 +122,7 @@ def deliver(
                             flight.send(batch)
                         report(tally)
                 finally:
-                    reading.stop()
+                    reading.stop()  # who claims may wait for rows that never come
         finally:
             left = desk.leave()
             tally.settle(State.PENDING, left["pending"], "worker.released")
@@ -157,7 +158,8 @@ def _claimed(
     room = limit
     for built in reading:
         if isinstance(sender.failure, LeaseLostError):
-            return  # nothing this worker writes is its to write
+            reading.stop()  # nothing this worker writes is its to write
+            return
         if sender.halted:
             _hold_back(built, sender.halted)
         try:
