@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from random import Random
 from typing import Any
 
 import pytest
@@ -156,6 +157,26 @@ class TestDelivering:
         assert tally.rows == 1_600
         assert set(bench.receipts().values()) == {1}
         assert len(bench.receipts()) == 1_200
+
+    @pytest.mark.parametrize("seed", range(4))
+    def test_slices_claimed_at_a_time_that_share_keys_and_events_send_each_once(
+        self, bench: Bench, seed: int
+    ) -> None:
+        chance, slices = Random(seed), []
+        for _ in range(8):
+            numbers = chance.sample(range(60), 30)
+            rows = bench.rows(*numbers)
+            # Every fourth conversion names the event of another one.
+            rows["event_id"] = [f"event-{number % 45}" for number in numbers]
+            slices.append(rows)
+
+        tally = bench.deliver(*slices)
+
+        assert tally.rows == tally.settled == 240
+        assert set(bench.receipts().values()) == {1}
+        states = bench.states()
+        assert states.keys() == {"accepted", "quarantined"}
+        assert states["accepted"] == len(bench.receipts())
 
     @pytest.mark.matrix("C1")
     def test_two_workers_on_the_same_rows_send_each_conversion_once(
