@@ -25,9 +25,9 @@ import psycopg
 import sqlalchemy as sa
 from tests.ledger import conftest
 from tests.ledger.conftest import Bench
+from tests.ledger.scenes import as_counted
 
 from meta_capi.desk import Desk
-from meta_capi.dispatch import Tally
 from meta_capi.errors import CapiError
 from meta_capi.ledger import Ledger
 from meta_capi.source import Interval, Shard, Source
@@ -40,12 +40,6 @@ __all__ = [
 bench, ledger = conftest.bench, conftest.ledger
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-
-
-def as_counted(tally: Tally) -> dict[str, int]:
-    """Return a tally's outcomes; every row must have one (I1)."""
-    assert tally.settled == tally.rows, "a row has no outcome, or two"
-    return {state: count for state, count in tally.outcomes.items() if count}
 
 
 def nothing_twice(bench: Bench) -> None:

@@ -50,6 +50,7 @@ def sums(bench: Bench) -> tuple[Any, ...]:
 
 
 def as_counted(tally: Tally) -> dict[str, int]:
+    """Return a tally's outcomes; every row must have one (I1)."""
     assert tally.settled == tally.rows, "a row has no outcome, or two"
     return {state: count for state, count in tally.outcomes.items() if count}
 
