@@ -189,7 +189,7 @@ def _live(world: World) -> None:
     world.execute(
         "insert into shop.stages values ('L|1', 'won', %s, %s, %s, %s,"
         " '12345678901234567')",
-        world.now - timedelta(minutes=30), world.now - timedelta(days=1),
+        _loaded_at(world), world.now - timedelta(days=1),
         world.now - timedelta(hours=1), MAIL,
     )  # fmt: skip
     refused = event_id(DATASET, "Purchase", "refused")
@@ -202,9 +202,7 @@ def _live(world: World) -> None:
 
     _sell(world, "gated")
     number = world.ledger.open_validation(run, "store_sales")
-    world.ledger.quarantine(
-        run, number, [("gated", "gate.failed")], world.now - timedelta(minutes=20)
-    )
+    world.ledger.quarantine(run, number, [("gated", "gate.failed")], _loaded_at(world))
     world.execute(
         "insert into capi.validation_results values (%s, 0, "
         "'expect_column_values_to_be_between', 'amount', 'gate.failed', 'critical', "
@@ -230,6 +228,11 @@ def _live(world: World) -> None:
     _sell(world, "twin")
 
 
+def _loaded_at(world: World) -> datetime:
+    """One moment for all of them: a day of the ledger is the day of this column."""
+    return world.now - timedelta(minutes=30)
+
+
 _OF_FATE: Final[Mapping[str, Mapping[str, Any]]] = {
     "negative": {"amount": "-5"},
     "unconsented": {"consent": False},
@@ -245,7 +248,7 @@ _OF_FATE: Final[Mapping[str, Mapping[str, Any]]] = {
 def _sell(world: World, key: str, **given: Any) -> None:
     row = {
         "order_id": key,
-        "loaded_at": world.now - timedelta(minutes=30),
+        "loaded_at": _loaded_at(world),
         "sold_at": world.now - given.pop("age", timedelta(minutes=90)),
         "email": f" {MAIL.title()} ",
         "phone": PHONE,
