@@ -18,9 +18,9 @@ from tests import airflow_settings
 from demo.postgres import Postgres
 
 
-def pytest_configure() -> None:
-    """Let no test, whichever is asked for, find an Airflow with other settings."""
-    airflow_settings.settle()
+# This file is the first that pytest imports, whichever test is asked for; a hook would
+# come after the conftest of the folder that is asked for, which may import Airflow.
+airflow_settings.settle()
 
 
 @dataclass(frozen=True, slots=True)
