@@ -17,7 +17,6 @@ from tests import airflow_settings
 
 from demo.postgres import Postgres
 
-
 # This file is the first that pytest imports, whichever test is asked for; a hook would
 # come after the conftest of the folder that is asked for, which may import Airflow.
 airflow_settings.settle()
