@@ -70,14 +70,28 @@ class Trap:
         self._point = point
         self._seen = 0
         self._lock = threading.Lock()
+        self._dying = False
 
     def due(self, name: str) -> Deed | None:
-        """Count this passage; return the deed if it is the one."""
+        """Count this passage; return the deed if it is the one.
+
+        A death is not done at once: the COMMIT before it takes its time. No other
+        thread passes a point meanwhile, so that the ledger's word can be exact.
+        """
+        with self._lock:
+            if not self._dying:
+                return self._count(name)
+        threading.Event().wait()
+        return None
+
+    def _count(self, name: str) -> Deed | None:
         if self._point is None or name != self._point.name:
             return None
-        with self._lock:
-            self._seen += 1
-            return self._point.deed if self._seen == self._point.nth else None
+        self._seen += 1
+        if self._seen != self._point.nth:
+            return None
+        self._dying = self._point.deed is Deed.DIE
+        return self._point.deed
 
     def pass_by(self, name: str) -> None:
         """Die or stop here, if it is the place."""
