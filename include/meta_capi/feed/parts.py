@@ -49,7 +49,8 @@ class Cursor(Part):
     """The column that says when a row became known; intervals are cut on it."""
 
     column: ColumnName
-    """A timestamp or date column; an index on it keeps runs fast."""
+    """A timestamp or date column; an index on it keeps runs fast. Of a date, each run
+    reads the whole days that its interval touches."""
     timezone: Zone = "UTC"
     """The zone of values that carry none."""
 
