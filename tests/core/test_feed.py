@@ -332,9 +332,23 @@ WRONG = {
         [
             "12: event.time.zone: is not known here; did you mean timezone?",
             "14: user_data.email: is not a match key of Meta's; write em",
-            "18: custom_data.currency.default: 'francs' cannot stand here; it must "
-            "match ^[A-Z]{3}$",
+            "18: custom_data.currency.default: is not an ISO 4217 code in use; write "
+            "one, as EUR",
             "21: holding_period: is as long as Meta takes the event; shorten it",
+        ],
+    ),
+    "a currency that is none": (
+        changed("default: CHF", "default: RMB"),
+        [
+            "18: custom_data.currency.default: is not an ISO 4217 code in use; write "
+            "one, as EUR"
+        ],
+    ),
+    "a currency in small letters": (
+        changed("default: CHF", "default: chf"),
+        [
+            "18: custom_data.currency.default: is not an ISO 4217 code in use; did you "
+            "mean CHF?"
         ],
     ),
     "a reference": (

@@ -14,6 +14,7 @@ from meta_capi import spec
 from meta_capi.feed.words import (
     ColumnName,
     CountryCode,
+    CurrencyCode,
     DayPattern,
     Duration,
     EventName,
@@ -196,7 +197,7 @@ class Currency(Part):
 
     column: ColumnName | None = None
     """The column with the code."""
-    default: str | None = Field(default=None, pattern=r"^[A-Z]{3}$")
+    default: CurrencyCode | None = None
     """The code of rows that name none."""
 
     @model_validator(mode="after")

@@ -18,9 +18,11 @@ from pydantic import (
     WithJsonSchema,
 )
 
+from meta_capi import money
+
 __all__ = [
-    "ColumnName", "CountryCode", "Cron", "Day", "DayPattern", "Duration", "EventName",
-    "PropertyName", "Scalar", "TableName", "Zone", "readable_pattern",
+    "ColumnName", "CountryCode", "Cron", "CurrencyCode", "Day", "DayPattern", "Duration",
+    "EventName", "PropertyName", "Scalar", "TableName", "Zone", "readable_pattern",
 ]  # fmt: skip
 
 _DURATION: Final = re.compile(r"^(\d{1,6})\s*([smhd])$")
@@ -64,6 +66,14 @@ def _cron(value: object) -> object:
         "is not a cron expression; write five fields in quotes, as '5 * * * *' for "
         "every hour"
     )
+
+
+def _currency(value: object) -> object:
+    known = money.currency(value) if isinstance(value, str) else None
+    if isinstance(known, str) and known == value:
+        return value
+    meant = f"did you mean {known}?" if isinstance(known, str) else "write one, as EUR"
+    raise ValueError(f"is not an ISO 4217 code in use; {meant}")
 
 
 def _scalar(value: object) -> object:
@@ -113,6 +123,11 @@ _NAME: Final = r"[A-Za-z_][A-Za-z0-9_$]{0,62}"
 ColumnName = Annotated[str, Field(pattern=rf"^{_NAME}$")]
 TableName = Annotated[str, Field(pattern=rf"^(?:{_NAME}\.){{0,2}}{_NAME}$")]
 CountryCode = Annotated[str, Field(pattern=r"^[A-Z]{2}$")]
+CurrencyCode = Annotated[
+    str,
+    BeforeValidator(_currency),
+    WithJsonSchema({"type": "string", "pattern": "^[A-Z]{3}$"}),
+]
 # Blank names are refused by Meta.
 EventName = Annotated[str, Field(pattern=r"\S", max_length=50)]
 PropertyName = Annotated[str, Field(pattern=r"^[A-Za-z]\w{0,49}$")]
