@@ -351,6 +351,35 @@ WRONG = {
             "mean CHF?"
         ],
     ),
+    "countries that are none": (
+        changed("default_country: CH}", "default_country: UK}").replace(
+            "  em: email", "  em: email\n  country: {default: XX}"
+        ),
+        [
+            "15: user_data.country.default: is no country's code of ISO 3166-1; write two "
+            "letters, as CH",
+            "16: user_data.ph.default_country: is no country with telephones; did you "
+            "mean GB?",
+        ],
+    ),
+    "countries by other names": (
+        changed("default_country: CH}", "default_country: Switzerland}").replace(
+            "  em: email", "  em: email\n  country: {default: uk}"
+        ),
+        [
+            "15: user_data.country.default: is no country's code of ISO 3166-1; did you "
+            "mean GB?",
+            "16: user_data.ph.default_country: is no country with telephones; did you "
+            "mean CH?",
+        ],
+    ),
+    "the country of numbers that nobody can dial": (
+        changed("default_country: CH}", "default_country: AQ}"),
+        [
+            "15: user_data.ph.default_country: is no country with telephones; write two "
+            "letters, as CH"
+        ],
+    ),
     "a reference": (
         changed("  em: email", "  em: &who email\n  external_id: *who"),
         ["15: is not YAML: a reference (*name) is not known here; write it out"],

@@ -18,6 +18,7 @@ from meta_capi.feed.words import (
     DayPattern,
     Duration,
     EventName,
+    PhoneCountry,
     PropertyName,
     Scalar,
     TableName,
@@ -162,7 +163,7 @@ class MatchKeyPart(Part):
     """The column with the key's value."""
     default: CountryCode | None = None
     """`country` only: the country of rows that name none; it is sent as well."""
-    default_country: CountryCode | None = None
+    default_country: PhoneCountry | None = None
     """`ph` only: the country of numbers written without a country code, where the row
     has no country."""
     format: DayPattern | None = None
