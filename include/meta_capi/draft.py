@@ -34,6 +34,9 @@ _DOUBTS: Final[Mapping[str, str]] = {
 }
 
 
+_CURRENCY: Final = "custom_data.currency.default"
+
+
 @dataclass(frozen=True, slots=True)
 class Draft:
     """A feed file and its suite, as far as columns tell."""
@@ -233,7 +236,7 @@ def _money(picks: Picks) -> Iterator[str]:
         yield guess(f"  currency: {yaml(named)}", "by its name; codes as EUR?")
     else:
         what = "no column names it; write it for XXX, as EUR"
-        yield missing("  currency: {default: XXX}  ", "custom_data.currency", what)
+        yield missing("  currency: {default: XXX}  ", _CURRENCY, what)
 
 
 def _order(picks: Picks) -> Iterator[str]:
