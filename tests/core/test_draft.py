@@ -268,6 +268,21 @@ class TestWhatIsGuessed:
         )
         assert (feed.event.time.column, feed.source.cursor.column) == ("T", "T")
 
+    @pytest.mark.parametrize(
+        ("kind", "schedule"), [(Kind.MOMENT, "5 * * * *"), (Kind.DATE, "5 3 * * *")]
+    )
+    def test_rows_known_by_their_day_are_read_once_a_day(
+        self, kind: Kind, schedule: str
+    ) -> None:
+        kinds = {
+            "id": Kind.TEXT,
+            "T": Kind.MOMENT,
+            "loaded_at": kind,
+            "email": Kind.TEXT,
+        }
+        feed = parse(drafted(kinds).feed)
+        assert (feed.source.cursor.column, feed.schedule) == ("loaded_at", schedule)
+
 
 class TestItsSuite:
     @settings(max_examples=100, deadline=None)
