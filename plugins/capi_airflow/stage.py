@@ -10,12 +10,13 @@ import os
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import MAXYEAR, MINYEAR, UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import Engine, create_engine
+from sqlalchemy.exc import NoSuchModuleError
 
 from capi_airflow import mark
 from capi_airflow.hook import MetaCapiHook, connection_of
@@ -98,17 +99,30 @@ def engine_of(conn_id: str, *, lines: int = 4) -> Engine:
         )
     if url.drivername == "postgresql":
         url = url.set(drivername="postgresql+psycopg")
-    return create_engine(
-        url,
-        hide_parameters=True,
-        # As few as do are opened, and they stay: what a pool lends beyond its size it
-        # closes after each use, and the next has to log in, and plan, anew.
-        pool_size=lines,
-        max_overflow=0,
-        pool_use_lifo=True,
-        pool_pre_ping=True,
-        connect_args=_KEEP_ALIVE if url.drivername == "postgresql+psycopg" else {},
-    )
+    try:
+        return create_engine(
+            url,
+            hide_parameters=True,
+            # As few as do are opened, and they stay: what a pool lends beyond its size it
+            # closes after each use, and the next has to log in, and plan, anew.
+            pool_size=lines,
+            max_overflow=0,
+            pool_use_lifo=True,
+            pool_pre_ping=True,
+            connect_args=_KEEP_ALIVE if url.drivername == "postgresql+psycopg" else {},
+        )
+    except (NoSuchModuleError, ImportError) as error:
+        what = (
+            f"the driver {error.name}"
+            if isinstance(error, ImportError)
+            else f"SQLAlchemy's dialect {url.drivername}"
+        )
+        raise ConfigurationError(
+            f"Connection {conn_id!r} needs {what}, which is not installed here; nothing "
+            "was read. Install its package wherever Airflow's tasks run; the connection's "
+            "provider names it.",
+            code="fault.connection",
+        ) from None
 
 
 def ledger_of(feed: Feed, *, lines: int = 4) -> Ledger:
@@ -361,5 +375,12 @@ def _moment(value: object) -> datetime | None:
     if moment.tzinfo is None:
         raise ConfigurationError(
             "The form's times need a zone; add one, as +00:00.", code="fault.form"
+        )
+    # In another zone, the first year's or the last one's may have no date at all.
+    if not MINYEAR < moment.year < MAXYEAR:
+        raise ConfigurationError(
+            f"The form's times lie in the years from {MINYEAR + 1} to {MAXYEAR - 1}; for "
+            "all rows there are, fill in tomorrow as *Up to*.",
+            code="fault.form",
         )
     return moment

@@ -204,6 +204,9 @@ class TestTheForm:
             ({"end": None}, "only one of the dates *From* and *Up to*"),
             ({"start": "2026-01-01T00:00:00"}, "need a zone"),
             ({"start": "last tuesday"}, "are written as"),
+            ({"end": "9999-12-31T23:59:59-05:00"}, "in the years from 2 to 9998"),
+            ({"end": "9999-12-31T23:59:59Z"}, "in the years from 2 to 9998"),
+            ({"start": "0001-01-01T00:00:00+05:00"}, "in the years from 2 to 9998"),
             (
                 {"start": "2026-02-01T00:00:00Z", "end": "2026-01-01T00:00:00Z"},
                 "ends before it begins",
@@ -217,6 +220,29 @@ class TestTheForm:
         sentence = refusal(operator, world.context(PURCHASES, "by_hand", **form))
         assert told in sentence
         assert "tuesday" not in sentence
+
+    @pytest.mark.parametrize(
+        ("scheme", "missing"),
+        [
+            ("postgresql+pg8000", "needs the driver pg8000, which is not installed"),
+            (
+                "postgresql+nosuch",
+                "needs SQLAlchemy's dialect postgresql+nosuch, which",
+            ),
+        ],
+    )
+    def test_a_warehouse_without_its_driver_is_told_which_is_missing(
+        self, world: World, monkeypatch: pytest.MonkeyPatch, scheme: str, missing: str
+    ) -> None:
+        world.connect(
+            monkeypatch, "capi_warehouse", conn_type="postgres", host="h",
+            password="kanarie", extra={"sqlalchemy_scheme": scheme},
+        )  # fmt: skip
+        operator = PreflightOperator(task_id="preflight", feed="offline_purchases")
+        sentence = refusal(operator, world.context(PURCHASES, "by_hand"))
+        assert "Connection 'capi_warehouse'" in sentence
+        assert missing in sentence
+        assert "kanarie" not in sentence
 
     def test_a_run_without_an_interval_fails_at_once_with_nothing_done(
         self, world: World
