@@ -503,6 +503,11 @@ class TestPlanAndStatus:
             (["--from", "yesterday"], "--from is not a time"),
             (["--from", "2026-01-02", "--to", "x"], "--to is not a time"),
             (["--from", "2026-01-02", "--to", "2026-01-01"], "ends before it begins"),
+            (
+                ["--from", "2026-01-02", "--to", "9999-12-31T23:59:59-05:00"],
+                "--to is not a time",
+            ),
+            (["--from", "0001-01-01T00:00:00+05:00"], "--from is not a time"),
         ],
     )
     def test_times_that_are_none_are_refused(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import MAXYEAR, MINYEAR, UTC, datetime, timedelta
 from typing import Final
 
 from meta_capi import insight
@@ -81,10 +81,13 @@ def read_time(option: str, text: str) -> datetime:
     try:
         at = datetime.fromisoformat(text)
     except ValueError:
+        at = None
+    # In another zone, the first year's or the last one's may have no date at all.
+    if at is None or not MINYEAR < at.year < MAXYEAR:
         raise ConfigurationError(
             f"{option} is not a time; write 2026-11-22 or 2026-11-22T06:00+00:00.",
             code="fault.form",
-        ) from None
+        )
     return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
