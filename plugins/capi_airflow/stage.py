@@ -5,8 +5,10 @@ Everything is opened when a task asks for it, never when a DAG file is parsed.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
+import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,6 +27,7 @@ from meta_capi.desk import Desk
 from meta_capi.errors import ConfigurationError, FeedError
 from meta_capi.event import Builder
 from meta_capi.feed import Feed, load
+from meta_capi.feed.words import FEED_NAME
 from meta_capi.ledger import Ledger, ResendPolicy, Run
 from meta_capi.payload import Envelope
 from meta_capi.source import Interval, Source
@@ -65,7 +68,7 @@ def all_feeds() -> dict[str, Feed]:
 
 
 def broken_feeds() -> dict[str, list[str]]:
-    """Return the faults of the feed files that are wrong, by the file's name."""
+    """Return the faults of the feed files that are wrong, by a name for each."""
     return _read_feeds()[1]
 
 
@@ -75,8 +78,19 @@ def _read_feeds() -> tuple[dict[str, Feed], dict[str, list[str]]]:
         try:
             feeds[path.stem] = load(path)
         except FeedError as error:
-            broken[path.stem] = error.faults
+            broken[_id_of(path.stem)] = error.faults
     return feeds, broken
+
+
+def _id_of(stem: str) -> str:
+    """Return what Airflow takes as an id for a file: its name, if a feed may have it.
+
+    No feed has a dash in its name, and no two files have one id.
+    """
+    if re.fullmatch(FEED_NAME, stem):
+        return stem
+    digest = hashlib.blake2b(os.fsencode(stem), digest_size=4).hexdigest()
+    return f"{re.sub('[^A-Za-z0-9_]', '_', stem)[:40]}-{digest}"
 
 
 def engine_of(conn_id: str, *, lines: int = 4) -> Engine:

@@ -41,18 +41,17 @@ def load(path: Path) -> Feed:
     Raises:
         FeedError: with every fault of the file, as `file:line: path: what to write`.
     """
+    name = _one_line(path.name)
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
-        raise FeedError(
-            [f"{path.name}:1: is not UTF-8 text; save it as such"]
-        ) from None
+        raise FeedError([f"{name}:1: is not UTF-8 text; save it as such"]) from None
     except OSError as error:
-        raise FeedError([f"{path.name}:1: cannot be read: {error.strerror}"]) from None
-    feed = parse(text, name=path.name)
+        raise FeedError([f"{name}:1: cannot be read: {error.strerror}"]) from None
+    feed = parse(text, name=name)
     if feed.feed != path.stem:
         advice = f"is {feed.feed!r}; the file's name says {path.stem!r}"
-        raise FeedError([f"{path.name}:1: feed: {advice}"])
+        raise FeedError([f"{name}:1: feed: {advice}"])
     return feed
 
 
@@ -91,7 +90,7 @@ def parse(text: str, *, name: str = "feed") -> Feed:
 
 
 def _one_line(fault: str) -> str:
-    """Write control characters of the file as escapes: a fault is one line of a log."""
+    """Write control characters as escapes: a fault is one line of a log."""
     return _CONTROL.sub(lambda sign: repr(sign[0])[1:-1], fault)
 
 

@@ -19,10 +19,11 @@ from pydantic import (
 )
 
 __all__ = [
-    "ColumnName", "CountryCode", "Cron", "Day", "DayPattern", "Duration", "EventName",
-    "PropertyName", "Scalar", "TableName", "Zone", "readable_pattern",
+    "FEED_NAME", "ColumnName", "CountryCode", "Cron", "Day", "DayPattern", "Duration",
+    "EventName", "PropertyName", "Scalar", "TableName", "Zone", "readable_pattern",
 ]  # fmt: skip
 
+FEED_NAME: Final = r"[a-z][a-z0-9_]{2,47}"
 _DURATION: Final = re.compile(r"^(\d{1,6})\s*([smhd])$")
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _CRON: Final = re.compile(r"^[\d*/,A-Za-z#-]+( +[\d*/,A-Za-z#?-]+){4}$")
