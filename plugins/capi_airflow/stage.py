@@ -17,6 +17,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
+from airflow.sdk import CronDataIntervalTimetable
+from airflow.sdk.exceptions import AirflowTimetableInvalid
 from sqlalchemy import Engine, create_engine
 
 from capi_airflow import mark
@@ -76,10 +78,23 @@ def _read_feeds() -> tuple[dict[str, Feed], dict[str, list[str]]]:
     feeds, broken = {}, {}
     for path in sorted((home() / "feeds").glob("*.yaml")):
         try:
-            feeds[path.stem] = load(path)
+            feeds[path.stem] = schedulable(load(path))
         except FeedError as error:
             broken[_id_of(path.stem)] = error.faults
     return feeds, broken
+
+
+def schedulable(feed: Feed) -> Feed:
+    """Return a feed that Airflow can schedule; one that it cannot is a broken feed.
+
+    Feeds keep to what the cron library of Airflow 3.3 takes; a newer one may take less, and
+    one that is refused while a DAG file is read takes every feed down.
+    """
+    try:
+        CronDataIntervalTimetable(feed.schedule, timezone="UTC").validate()
+    except AirflowTimetableInvalid as error:
+        raise FeedError([f"{feed.feed}.yaml:1: schedule: {error}"]) from None
+    return feed
 
 
 def _id_of(stem: str) -> str:

@@ -272,6 +272,17 @@ WRONG = {
         RIGHT + "window: {days: 1, margin: 24h}\n",
         ["21: window.margin: is as long as the window; shorten it"],
     ),
+    "a minute that no hour has": (
+        changed("0 * * * *", "61 * * * *"),
+        ["3: schedule: has '61' for its minute; write 0 to 59"],
+    ),
+    "a day that no month has": (
+        changed("0 * * * *", "0 0 30 feb *"),
+        [
+            "3: schedule: never comes: no such month has a day 30; name another day or "
+            "month"
+        ],
+    ),
     "an hourly schedule in words": (
         changed('"0 * * * *"', '"every hour, please"'),
         [

@@ -18,6 +18,8 @@ from pydantic import (
     WithJsonSchema,
 )
 
+from meta_capi.feed.cron import cron
+
 __all__ = [
     "FEED_NAME", "ColumnName", "CountryCode", "Cron", "Day", "DayPattern", "Duration",
     "EventName", "PropertyName", "Scalar", "TableName", "Zone", "readable_pattern",
@@ -26,7 +28,7 @@ __all__ = [
 FEED_NAME: Final = r"[a-z][a-z0-9_]{2,47}"
 _DURATION: Final = re.compile(r"^(\d{1,6})\s*([smhd])$")
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-_CRON: Final = re.compile(r"^[\d*/,A-Za-z#-]+( +[\d*/,A-Za-z#?-]+){4}$")
+_CRON_SIGNS: Final = r"^\s*[0-9A-Za-z*/,-]+(\s+[0-9A-Za-z*/,-]+){4}\s*$"
 
 
 _ANY_MOMENT: Final = datetime(2026, 1, 31, 13, 59, 58, 123456, tzinfo=UTC)
@@ -59,12 +61,7 @@ def _day(value: object) -> object:
 
 
 def _cron(value: object) -> object:
-    if isinstance(value, str) and _CRON.match(value.strip()):
-        return value.strip()
-    raise ValueError(
-        "is not a cron expression; write five fields in quotes, as '5 * * * *' for "
-        "every hour"
-    )
+    return cron(value if isinstance(value, str) else "")
 
 
 def _scalar(value: object) -> object:
@@ -104,7 +101,7 @@ Day = Annotated[date, BeforeValidator(_day)]
 Cron = Annotated[
     str,
     BeforeValidator(_cron),
-    WithJsonSchema({"type": "string", "pattern": _CRON.pattern}),
+    WithJsonSchema({"type": "string", "pattern": _CRON_SIGNS}),
 ]
 Scalar = Annotated[str | bool | int, BeforeValidator(_scalar)]
 
