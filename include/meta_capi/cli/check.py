@@ -22,8 +22,8 @@ __all__ = ["check", "feed_check", "feed_schema", "migrate"]
 def migrate(wiring: Wiring, page: Page) -> int:
     """Bring the ledger's schema up to date."""
     try:
-        feeds = wiring.feeds()
-    except CapiError:
+        feeds, _ = wiring.feeds()
+    except ConfigurationError:
         feeds = []  # a ledger can be made before there is any feed
     made = wiring.ledger(*feeds).migrate(now=wiring.options.now)
     for each in made:
