@@ -380,6 +380,11 @@ class TestCheck:
             ('{"to": "kana@example.com"}', "LOOK alerts:"),
             ('{"slack": "kana", "webhook": "x"}', "OK alerts: told by slack, webhook"),
             ('{"slak": "kana"}', "FAULT alerts: The Airflow Variable"),
+            (
+                '{"email": "kana"}',
+                "FAULT alerts: The Airflow Variable 'meta_capi_alerts' names no recip",
+            ),
+            ('{"email": "x", "to": "kana@example.com"}', "OK alerts: told by email"),
         ],
     )
     def test_it_says_who_is_told_of_failures(
@@ -470,6 +475,16 @@ class TestMigrate:
             done = run(*command, META_CAPI_LEDGER=database.dsn)
             assert done.code == 2
             assert "run `meta-capi migrate`" in done.words
+
+
+def test_the_longest_retention_that_a_feed_may_say_can_be_kept(
+    run: Run, world: World, tmp_path: Path
+) -> None:
+    shutil.copytree(world.home, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "feeds" / f"{SALES}.yaml"
+    path.write_text(path.read_text() + "retention: 36525d\n")
+    for command in ("retain", "status"):
+        assert run(command, SALES, META_CAPI_HOME=str(tmp_path)).code < 2
 
 
 class TestABrokenFeedFile:

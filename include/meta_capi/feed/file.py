@@ -27,6 +27,11 @@ _FRIENDLY_KEYS: Final = {
     "click_id": "fbc", "browser_id": "fbp", "ip": "client_ip_address",
 }  # fmt: skip
 
+# Of Meta's, those that a feed may have: feed/parts.py refuses the others.
+_ACTION_SOURCES: Final = (
+    "physical_store, phone_call, chat, email, system_generated or other"
+)
+
 # The longest feed that anybody wrote has 4,000; parsing is in pure Python.
 _MOST_CHARACTERS: Final = 100_000
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -241,6 +246,8 @@ def _advice(path: Keys, fault: Mapping[str, Any]) -> str:
     here = path[-1] if path else ""
     if kind == "literal_error" and path[:1] == ("user_data",) and len(path) == 2:
         return f"is not a match key of Meta's; {_match_key_meant(here)}"
+    if kind == "enum" and path == ("event", "action_source"):
+        return f"{_shown(fault['input'])} is not known; use {_ACTION_SOURCES}"
     match kind:
         case "value_error":
             return str(bounds["error"])

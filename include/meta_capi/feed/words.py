@@ -27,6 +27,8 @@ __all__ = [
 
 FEED_NAME: Final = r"[a-z][a-z0-9_]{2,47}"
 _DURATION: Final = re.compile(r"^(\d{1,6})\s*([smhd])$")
+# So long before any moment that we meet there is another, in Python and in PostgreSQL.
+_CENTURY: Final = timedelta(days=36_525)
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _CRON_SIGNS: Final = r"^\s*[0-9A-Za-z*/,-]+(\s+[0-9A-Za-z*/,-]+){4}\s*$"
 
@@ -36,8 +38,10 @@ _ANY_MOMENT: Final = datetime(2026, 1, 31, 13, 59, 58, 123456, tzinfo=UTC)
 
 def _duration(value: object) -> object:
     if isinstance(value, str) and (match := _DURATION.match(value.strip())):
-        return timedelta(**{_UNITS[match[2]]: int(match[1])})
+        value = timedelta(**{_UNITS[match[2]]: int(match[1])})
     if isinstance(value, timedelta):
+        if value > _CENTURY:
+            raise ValueError("is longer than a hundred years; write a shorter one")
         return value
     raise ValueError("is not a duration; write a number and a unit, as 30m, 6h or 7d")
 
