@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8085, help="0 takes any free one")
+    parser.add_argument("--port", type=_port, default=8085, help="0 takes any free one")
     parser.add_argument(
         "--profile", choices=[str(p) for p in Profile], default=str(Profile.DOCUMENTED)
     )
@@ -90,6 +90,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--pid-file", type=Path)
     return parser
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or (number := int(text)) > 65_535:
+        raise argparse.ArgumentTypeError("write a number from 0 to 65535")
+    return number
 
 
 if __name__ == "__main__":

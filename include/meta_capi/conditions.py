@@ -53,11 +53,17 @@ def within(feed: Feed, relation: Relation, interval: Interval) -> Condition:
     """Test the cursor against the interval.
 
     Where clocks go back, an hour of local time stands for two: its rows are read with
-    the later interval or with both. None is lost; the ledger makes repeats harmless.
+    the later interval or with both. A date says only the day: until it is over, rows
+    may still get it, so an interval has each day that it touches. None is lost; the
+    ledger makes repeats harmless.
     """
     name = feed.source.cursor.column
     column, kind = relation.column(name), relation.kind(name)
-    start = _bound(kind, interval.start, feed.cursor_zone)
+    since = interval.start
+    if kind is Kind.DATE:
+        local = since.astimezone(feed.cursor_zone)
+        since = datetime.combine(local, time.min, feed.cursor_zone)
+    start = _bound(kind, since, feed.cursor_zone)
     end = _bound(kind, interval.end, feed.cursor_zone)
     if start is None or end is None:
         raise SourceError(

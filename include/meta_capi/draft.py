@@ -32,6 +32,7 @@ _DOUBTS: Final[Mapping[str, str]] = {
     "lead_id": "by its name; Meta's own 15 to 17 digits, not the CRM's number?",
     "client_ip_address": "by its name; the customer's address, not a server's?",
 }
+_CURRENCY: Final = "custom_data.currency.default"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ def draft(
 ) -> Draft:
     """Draft a feed of this name, which sends from today on, and its suite."""
     sections = (
-        _head(name, picks), _basics(name, picks.table.name, today, warehouse),
+        _head(name, picks), _basics(name, picks, today, warehouse),
         _source(picks), _event(picks), _user_data(picks), _custom_data(picks),
         _consent(picks), _doubt(picks), _rest(picks),
     )  # fmt: skip
@@ -71,12 +72,18 @@ def _head(name: str, picks: Picks) -> Iterator[str]:
     yield f"# `meta-capi check {name}` tells what is left."
 
 
-def _basics(name: str, table: str, today: date, warehouse: str) -> Iterator[str]:
+def _basics(name: str, picks: Picks, today: date, warehouse: str) -> Iterator[str]:
     yield f"feed: {name}"
+    table = picks.table.name
     yield guess(f"description: Conversions of {table}.", "say what they are")
-    yield 'schedule: "5 * * * *"  # every hour, five minutes past, in UTC'
+    daily = picks.cursor and picks.table.kinds[picks.cursor] is Kind.DATE
+    if daily:  # each run of a day would read all of the day
+        yield 'schedule: "5 3 * * *"  # every day at 3:05, in UTC'
+    else:
+        yield 'schedule: "5 * * * *"  # every hour, five minutes past, in UTC'
     yield f"start_date: {today}  # what became known before needs a backfill"
-    yield "lookback: 2  # read two hours again, for rows committed late"
+    again = "1  # read a day" if daily else "2  # read two hours"
+    yield f"lookback: {again} again, for rows committed late"
     if warehouse != Connections().warehouse:
         yield f"connections: {{warehouse: {json.dumps(warehouse)}}}"
 
@@ -233,7 +240,7 @@ def _money(picks: Picks) -> Iterator[str]:
         yield guess(f"  currency: {yaml(named)}", "by its name; codes as EUR?")
     else:
         what = "no column names it; write it for XXX, as EUR"
-        yield missing("  currency: {default: XXX}  ", "custom_data.currency", what)
+        yield missing("  currency: {default: XXX}  ", _CURRENCY, what)
 
 
 def _order(picks: Picks) -> Iterator[str]:

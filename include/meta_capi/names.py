@@ -10,12 +10,12 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from meta_capi import plain
+from meta_capi import plain, spec
 from meta_capi.normalise import email, text_of
 
 __all__ = [
     "clean_text", "event_id", "event_ids", "holds_address", "joined_key", "key_of",
-    "keys_of", "occurrence_key", "split_key",
+    "keys_of", "names_a_row", "occurrence_key", "split_key",
 ]  # fmt: skip
 
 # Our own namespace for UUIDv5 event ids. Another would make every event new to Meta.
@@ -92,6 +92,15 @@ def holds_address(key: str) -> bool:
     if "@" not in key:
         return False
     return any(isinstance(email(part), str) for part in split_key(key))
+
+
+def names_a_row(key: str) -> bool:
+    """Tell whether the ledger may call a row by its key; else the builder names it.
+
+    >>> names_a_row("ord-1"), names_a_row(""), names_a_row("jane@shop.example|mql")
+    (True, False, False)
+    """
+    return 0 < len(key) <= spec.MAX_EVENT_ID_CHARACTERS and not holds_address(key)
 
 
 def split_key(text: str) -> list[str]:

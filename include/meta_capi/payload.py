@@ -64,10 +64,12 @@ class Envelope:
                 "and . _ -, at least two letters among them.",
                 code="fault.connection",
             )
-        if self.test_event_code and not _TEST_CODE.fullmatch(self.test_event_code):
+        code = self.test_event_code
+        # Without any, what was meant as a test would count as the real thing.
+        if code is not None and not _TEST_CODE.fullmatch(code):
             raise ConfigurationError(
-                "The test event code has characters that Meta's codes do not have; "
-                "copy it from Events Manager, as TEST12345.",
+                "The test event code is empty, or has characters that Meta's codes do "
+                "not have; copy it from Events Manager, as TEST12345.",
                 code="fault.form",
             )
 

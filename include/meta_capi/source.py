@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date, datetime
 from decimal import Decimal, InvalidOperation
+from functools import reduce
 from math import ceil
 from pathlib import Path
 from typing import Any, Final, Self
@@ -32,6 +33,9 @@ _KEY_READERS: Final[Mapping[Kind, Callable[[str], Any]]] = {
     Kind.MOMENT: datetime.fromisoformat, Kind.LOCAL: datetime.fromisoformat,
     Kind.DATE: date.fromisoformat,
 }  # fmt: skip
+
+# A key is known without what stands around it; these, and spaces, SQL can take away.
+_BLANKS: Final = ("\t", "\n", "\r", "\N{NO-BREAK SPACE}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,7 +155,7 @@ class Source:
         with reading(self.engine, f"cut {self.name} into shards") as connection:
             relation = self.relation(connection)
             inside = within(self.feed, relation, interval)
-            key = relation.column(self.feed.source.key[0])
+            key = readable(relation, self.feed.source.key[0])
             total, keyed = connection.execute(
                 sa.select(sa.func.count(), sa.func.count(key)).where(inside)
             ).one()
@@ -187,19 +191,44 @@ class Source:
 
         Args:
             keys: one text for each key column. A key that cannot be a value of its
-                column, or has an empty part, has no row.
+                column, has an empty part, or has the parts of another feed file, has
+                no row.
             rows_per_slice: the most rows of a slice.
         """
         with reading(self.engine, f"read keys of {self.name}") as connection:
             relation = self.relation(connection)
-            names = self.feed.source.key
-            columns = sa.tuple_(*(relation.column(name) for name in names))
-            kinds = [relation.kind(name) for name in names]
-            for start in range(0, len(keys), _KEYS_PER_STATEMENT):
-                some = keys[start : start + _KEYS_PER_STATEMENT]
-                values = [tuple(map(_value, kinds, key)) for key in some]
-                chosen = columns.in_([key for key in values if None not in key])
+            columns = [relation.column(name) for name in self.feed.source.key]
+            for keyed in self._keyed(relation, columns, keys):
+                yield from self._slices(connection, relation, keyed, rows_per_slice)
+
+    def read_padded(
+        self, keys: Sequence[Sequence[str | None]], interval: Interval,
+        rows_per_slice: int,
+    ) -> Generator[Slice, None, None]:  # fmt: skip
+        """Stream an interval's rows that have these keys with white space around them.
+
+        No index helps but the cursor's, so this is for what `read_keys` did not find.
+        """
+        with reading(self.engine, f"look for padded keys in {self.name}") as connection:
+            relation = self.relation(connection)
+            inside = within(self.feed, relation, interval)
+            columns = [_bared(relation, name) for name in self.feed.source.key]
+            for keyed in self._keyed(relation, columns, keys):
+                chosen = sa.and_(inside, keyed)
                 yield from self._slices(connection, relation, chosen, rows_per_slice)
+
+    def _keyed(
+        self, relation: Relation, columns: Sequence[sa.ColumnElement[Any]],
+        keys: Sequence[Sequence[str | None]],
+    ) -> Iterator[Condition]:  # fmt: skip
+        kinds = [relation.kind(name) for name in self.feed.source.key]
+        for start in range(0, len(keys), _KEYS_PER_STATEMENT):
+            values = [
+                tuple(map(_value, kinds, key))
+                for key in keys[start : start + _KEYS_PER_STATEMENT]
+                if len(key) == len(kinds)
+            ]
+            yield sa.tuple_(*columns).in_([key for key in values if None not in key])
 
     def _slices(
         self,
@@ -209,11 +238,7 @@ class Source:
         size: int,
     ) -> Iterator[Slice]:
         names = self.feed.columns
-        raw = {*self.feed.source.key, self.feed.source.cursor.column}
-        columns = [
-            relation.column(name) if name in raw else readable(relation, name)
-            for name in names
-        ]
+        columns = [readable(relation, name) for name in names]
         options = {"stream_results": True, "max_row_buffer": size}
         statement = sa.select(*columns).where(chosen).execution_options(**options)
         with connection.execute(statement) as result:
@@ -249,6 +274,17 @@ class Source:
             tests.append(column < sa.literal(high, column.type))
         keyed = sa.and_(*tests) if tests else column.is_not(None)
         return sa.or_(column.is_(None), keyed) if shard.with_null else keyed
+
+
+def _bared(relation: Relation, name: str) -> sa.ColumnElement[Any]:
+    """Return a key column without the white space around its texts."""
+    column = relation.column(name)
+    if relation.kind(name) is not Kind.TEXT:
+        return column
+    spaced = reduce(
+        lambda text, blank: sa.func.replace(text, blank, " "), _BLANKS, column
+    )
+    return sa.func.trim(spaced, type_=column.type)
 
 
 def _firsts(key: sa.ColumnElement[Any], inside: Condition, size: int) -> sa.Select[Any]:

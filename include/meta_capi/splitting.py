@@ -74,6 +74,10 @@ class Splitter:
         used, suspected = 0, False
         while queue:
             batch, siblings = queue.popleft()
+            if self._sender.halted:  # what is not asked costs nothing of the budget
+                rest = [batch, *(each for each, _ in queue)]
+                self._sender.give_back(rest, self._sender.halted)
+                return
             if used >= self._most_requests:
                 self._sender.give_up([batch, *(each for each, _ in queue)])
                 return

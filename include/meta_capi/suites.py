@@ -158,24 +158,52 @@ def _faults(entry: Mapping[str, Any], feed: Feed) -> Iterator[str]:
     if not isinstance(kwargs, dict):
         yield "has no kwargs; add them."
         return
-    for column in _columns(type_, kwargs):
-        if column not in feed.columns:
-            close = difflib.get_close_matches(column, feed.columns, n=1)
-            meant = f"; did you mean {close[0]}?" if close else "."
-            yield f"the feed reads no column {column}{meant}"
+    meta = entry.get("meta", {})
+    if not isinstance(meta, dict):
+        yield 'its meta is no mapping; write it as {"reason": "gate.failed"}.'
+        return
+    yield from _column_faults(type_, kwargs, feed)
     for word in _WORDS_OF_RUNS:
         if word in kwargs:
             yield f"{word} is not a suite's to choose; take it out."
     if type_ == CUSTOM_SQL:
         yield from _query_faults(kwargs.get("unexpected_rows_query"))
-    yield from _reason_faults(entry, kwargs)
+    if not _is_share(kwargs.get("mostly", 1)):
+        yield "its mostly is no number from 0 to 1; write one, as 0.95."
+    severity = entry.get("severity", Severity.CRITICAL)
+    yield from _reason_faults(severity, meta.get("reason"), kwargs)
+
+
+def _column_faults(type_: str, kwargs: Mapping[str, Any], feed: Feed) -> Iterator[str]:
+    for name in _COLUMNS_OF[type_]:
+        is_list = name == "column_list"
+        columns = kwargs.get(name) if is_list else [kwargs.get(name)]
+        if not (columns and isinstance(columns, list) and all(map(_is_text, columns))):
+            kind = "a list of columns" if is_list else "the name of a column"
+            yield f"its {name} is not {kind}; write it."
+            continue
+        for column in columns:
+            if column not in feed.columns:
+                close = difflib.get_close_matches(column, feed.columns, n=1)
+                meant = f"; did you mean {close[0]}?" if close else "."
+                yield f"the feed reads no column {column}{meant}"
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_share(value: object) -> bool:
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and 0 <= value <= 1
+    )
 
 
 def _reason_faults(
-    entry: Mapping[str, Any], kwargs: Mapping[str, Any]
+    severity: object, reason: object, kwargs: Mapping[str, Any]
 ) -> Iterator[str]:
-    severity = entry.get("severity", Severity.CRITICAL)
-    reason = entry.get("meta", {}).get("reason")
     known = REASONS.get(str(reason))
     if severity not in list(Severity):
         yield "its severity is neither critical nor warning."

@@ -18,7 +18,7 @@ __all__ = [
     "next_step", "place_of", "request", "unnamed",
 ]  # fmt: skip
 
-_NAMELESS: Final = ("nokey:", "long:")
+_NAMELESS: Final = ("nokey:", "long:", "personal:")
 _MENDABLE: Final = (State.QUARANTINED, State.WITHHELD, State.EXPIRED)
 
 

@@ -45,7 +45,7 @@ def send_form() -> dict[str, Param]:
             type=["null", "integer"],
             minimum=1,
             title="Limit",
-            description="Send at most this many events (of each shard, where a run is large). "
+            description="Send at most this many events, however often a task is tried again. "
             "The rest stay pending until a run over the same rows sends them.",
         ),
         "start": _moment(

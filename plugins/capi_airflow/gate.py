@@ -14,7 +14,7 @@ from capi_airflow.links import catalogue_address
 from capi_airflow.stage import Stage, home
 from capi_airflow.story import reasons_lines, table
 from meta_capi.errors import GateError
-from meta_capi.names import key_of
+from meta_capi.names import key_of, names_a_row
 from meta_capi.source import Interval
 
 __all__ = ["ValidateOperator"]
@@ -44,7 +44,8 @@ class ValidateOperator(FeedOperator):
 
         def record(rows: Any) -> None:
             keyed = ((key_of(row.key), row.reason) for row in rows)
-            named = ((key, reason) for key, reason in keyed if key)
+            # `deliver` names the others, and holds each of them for its key.
+            named = ((key, reason) for key, reason in keyed if names_a_row(key))
             if not dry:
                 stage.ledger.quarantine(run, gate, named, stage.interval.start)
 

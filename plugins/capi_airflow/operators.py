@@ -151,7 +151,7 @@ class PlanOperator(FeedOperator):
         """Return the shards; the counts go beside them."""
         now, interval = datetime.now(UTC), stage.choose_interval()
         counts = asdict(stage.source.count(interval, now=now))
-        shards = stage.source.shards(interval, stage.feed.limits.rows_per_shard)
+        shards = self._shards(stage, interval, counts["rows"])
         run = stage.open_run(stage.choices.mode, counts, interval)
         if interval != stage.own_interval:
             self.log.info(
@@ -175,6 +175,11 @@ class PlanOperator(FeedOperator):
         stage.context["ti"].xcom_push(key="counts", value=counts)
         # An empty interval still has a run to deliver nothing and to report.
         return [shard.to_json() for shard in shards or [Shard()]]
+
+    def _shards(self, stage: Stage, interval: Interval, rows: int) -> list[Shard]:
+        if stage.choices.limit:  # one worker counts what it may still send
+            return [Shard(rows=rows)]
+        return stage.source.shards(interval, stage.feed.limits.rows_per_shard)
 
 
 class DeliverOperator(FeedOperator):
@@ -232,16 +237,17 @@ class DeliverOperator(FeedOperator):
     ) -> None:
         gate = int(self.validation_id) if self.validation_id is not None else None
         tell_rescue(self.log, stage)
+        run = stage.ledger.find_run(stage.run_id)
         deliver(
             slices,
             builder=stage.builder(now),
             post=stage.hook.post,
             envelope=stage.envelope,
-            desk=stage.desk(stage.ledger.find_run(stage.run_id), gate),
+            desk=stage.desk(run, gate),
             limits=stage.feed.limits,
             now=time.time,
             report=progress,
-            limit=stage.choices.limit,
+            limit=stage.room(run),
         )
 
 

@@ -319,6 +319,16 @@ class Stage:
             plan=plan,
         )
 
+    def room(self, run: Run) -> int | None:
+        """Return how many events the form's limit leaves to send; None: all.
+
+        An earlier try of the task may have sent some.
+        """
+        if self.choices.limit is None:
+            return None
+        [sent] = self.ledger.run("sent_by_run", run_no=run.run_no)
+        return max(0, self.choices.limit - int(sent["events"]))
+
     def remember_mark(self) -> None:
         """Let Airflow remember how far the ledger is."""
         mark.remember(self.ledger, self.feed.connections.ledger)

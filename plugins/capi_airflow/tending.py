@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -25,6 +25,7 @@ from meta_capi.ledger import Run
 from meta_capi.names import joined_key, key_of, split_key
 from meta_capi.people import Act
 from meta_capi.retention import retain
+from meta_capi.source import Interval, Slice
 from meta_capi.words import number
 
 __all__ = ["ReplayOperator", "TendOperator"]
@@ -144,6 +145,19 @@ def _os_user() -> str:
         return "somebody"
 
 
+def _known_since(stage: Stage, run: Run, keys: Sequence[str]) -> datetime | None:
+    """Return from when on rows are worth a second look, by something dearer than a key.
+
+    It is taken once: what was looked for in vain is asked for by its key alone.
+    """
+    [found] = stage.ledger.run(
+        "known_since", feed=run.feed, dataset_id=run.dataset_id, keys=list(keys)
+    )
+    since: datetime | None = found["since"]
+    oldest = datetime.now(UTC) - stage.feed.longest_window
+    return max(since, oldest) if since else None
+
+
 def send_keys(log: Log, stage: Stage, run: Run, keys: Sequence[str]) -> Tally:
     """Read rows again by their keys and deliver them."""
     parts = list(dict.fromkeys(tuple(split_key(key)) for key in keys))
@@ -151,12 +165,26 @@ def send_keys(log: Log, stage: Stage, run: Run, keys: Sequence[str]) -> Tally:
     # Its engine is made here: a thread reads, and Airflow is asked by the task's own.
     source, feed = stage.source, stage.feed
 
-    def read() -> Iterator[Columns]:
-        with closing(source.read_keys(parts, feed.limits.rows_per_slice)) as reading:
+    def note(reading: Generator[Slice, None, None]) -> Iterator[Columns]:
+        with closing(reading):
             for rows in reading:
                 named = [rows.columns[name] for name in feed.source.key]
                 found.update(map(key_of, zip(*named, strict=True)))
                 yield rows.columns
+
+    def lost() -> list[str]:
+        return [key for key in keys if joined_key(split_key(key)) not in found]
+
+    def read() -> Iterator[Columns]:
+        yield from note(source.read_keys(parts, feed.limits.rows_per_slice))
+        since, now = _known_since(stage, run, lost()), datetime.now(UTC)
+        if since and since < now:
+            left = [split_key(key) for key in lost()]
+            yield from note(
+                source.read_padded(
+                    left, Interval(since, now), feed.limits.rows_per_slice
+                )
+            )
 
     progress = Progress(log, len(parts))
     try:
@@ -173,7 +201,7 @@ def send_keys(log: Log, stage: Stage, run: Run, keys: Sequence[str]) -> Tally:
     finally:
         # What Meta stopped in the middle has sent what it has sent.
         tell_tally(log, progress, stage.feed.feed)
-    if gone := [key for key in keys if joined_key(split_key(key)) not in found]:
+    if gone := lost():
         stage.ledger.run("miss", feed=run.feed, dataset_id=run.dataset_id, keys=gone)
         log.warning(
             "%s no longer in the source. See %s",

@@ -53,25 +53,26 @@ class Destination:
 
     @classmethod
     def of(
-        cls, *, host: str | None, port: int | None, schema: str | None,
-        login: str | None, password: str | None, extra: Mapping[str, Any],
+        cls, *, host: object, port: int | None, schema: str | None,
+        login: object, password: object, extra: Mapping[str, Any],
     ) -> Self:  # fmt: skip
         """Read the fields of an Airflow connection of type `meta_capi`.
 
-        The dataset is the login; `dataset_id` in the extra is taken as well.
+        The dataset is the login; `dataset_id` in the extra is taken as well. Written as
+        JSON, any of them may be a number.
         """
-        base_url = (host or "").strip().rstrip("/") or spec.GRAPH_HOST
+        base_url = str(host or "").strip().rstrip("/") or spec.GRAPH_HOST
         if "://" not in base_url:
             base_url = f"{schema or 'https'}://{base_url}{f':{port}' if port else ''}"
         return cls(
             dataset_id=str(login or extra.get("dataset_id") or "").strip(),
-            token=(password or "").strip(),
+            token=str(password or "").strip(),
             environment=str(extra.get("environment") or "production"),
             graph_version=str(extra.get("graph_version") or spec.DEFAULT_GRAPH_VERSION),
             base_url=base_url,
-            partner_agent=extra.get("partner_agent") or None,
-            app_secret=extra.get("app_secret") or None,
-            token_expires=extra.get("token_expires") or None,
+            partner_agent=str(extra.get("partner_agent") or "") or None,
+            app_secret=str(extra.get("app_secret") or "") or None,
+            token_expires=str(extra.get("token_expires") or "") or None,
             quality_scores=_words(extra.get("quality_scores")),
         )
 

@@ -473,6 +473,19 @@ class TestTheConnectionsFaults:
         assert told.count(".") >= 6
         assert "evil" not in told
 
+    def test_a_number_is_read_as_its_digits(
+        self, connected: Callable[..., MetaCapiHook]
+    ) -> None:
+        hook = connected(extra={"partner_agent": 9, "app_secret": 7})
+        with pytest.raises(ConfigurationError, match="partner_agent"):
+            hook.destination()
+        found = Destination.of(
+            host=5, port=None, schema=None, login=1234567, password=12345678,
+            extra={"app_secret": 7},
+        )  # fmt: skip
+        assert (found.base_url, found.dataset_id) == ("https://5", "1234567")
+        assert (found.token, found.app_secret) == ("12345678", "7")
+
     @pytest.mark.parametrize("environment", ["production", "test"])
     @pytest.mark.parametrize(
         "host",

@@ -165,6 +165,28 @@ class TestTheForm:
         assert world.states()["pending"] == 0
         assert world.processed_twice() == []
 
+    def test_a_limit_holds_over_the_tries_of_a_task(
+        self, world: World, own_feeds: Path
+    ) -> None:
+        tune(
+            own_feeds,
+            "limits: {rows_per_shard: 1000, events_per_request: 5, requests_in_flight: 1}",
+        )
+        world.sim.faults.add(Fault(kind=FaultKind.THROTTLE, nth=2, wait_minutes=60))
+        context = world.context(PURCHASES, "manual__1", limit=12)
+        plan = PlanOperator(task_id="plan", feed="offline_purchases")
+        [shard] = plan.execute(context)
+        deliver = DeliverOperator(
+            task_id="deliver", feed="offline_purchases", shard=shard
+        )
+        deliver.execute(context)
+        assert world.states()["accepted"] == 5
+        world.sql("update capi.deliveries set not_before = now() where state='pending'")
+        deliver.execute(context)
+        assert world.states()["accepted"] == 12
+        deliver.execute(context)
+        assert world.states()["accepted"] == 12
+
     def test_its_dates_take_the_place_of_the_interval(self, world: World) -> None:
         start, end = world.until - timedelta(days=20), world.until - timedelta(days=10)
         world.run(PURCHASES, {"start": start.isoformat(), "end": end.isoformat()})
@@ -249,6 +271,36 @@ class TestTheGate:
         assert world.requests == 0
         assert set(world.states()) <= {"quarantined"}
         assert world.sql("select passed from capi.validations") == [(False,)]
+
+    @pytest.mark.matrix("X1")
+    @pytest.mark.parametrize(
+        ("key", "reason"),
+        [
+            pytest.param("jane.canary@example.com", "key.personal", id="an address"),
+            # 5,700 bytes: an index of PostgreSQL has no room for it.
+            pytest.param(
+                "".join(map(chr, range(0x4E00, 0x4E00 + 1_900))), "key.too_long",
+                id="a long one",
+            ),
+        ],
+    )  # fmt: skip
+    def test_a_key_that_names_no_row_stays_out_of_the_ledger(
+        self, world: World, key: str, reason: str
+    ) -> None:
+        [order] = sound_orders(world, 1)
+        world.sql("drop index if exists shop.offline_purchases_by_order_id")
+        world.sql(
+            "update shop.offline_purchases set order_id = %s, amount = null"
+            " where order_id = %s",
+            key, order,
+        )  # fmt: skip
+        assert world.run(PURCHASES) == ALL_SUCCESS
+        assert world.states().total() == world.rows("offline_purchases")
+        held = world.sql(
+            "select source_key from capi.deliveries where reason = %s", reason
+        )
+        assert len(held) == 1
+        assert not world.sql("select 1 from capi.deliveries where source_key = %s", key)
 
     def test_it_tells_the_share_and_the_threshold(
         self, world: World, capfd: pytest.CaptureFixture[str]
@@ -402,6 +454,23 @@ class TestReplayAndTend:
         )
         assert world.run("tend_deliveries", {})["dag"] == "success"
         assert world.states()["pending"] == 0
+        assert world.processed_twice() == []
+
+    @pytest.mark.parametrize("blank", [" ", "\t ", "\N{NO-BREAK SPACE}"])
+    def test_a_pending_row_is_found_by_its_key_whatever_blanks_stand_around_it(
+        self, world: World, blank: str
+    ) -> None:
+        world.sql("update shop.offline_purchases set order_id = order_id || %s", blank)
+        world.sim.faults.add(Fault(kind=FaultKind.THROTTLE, count=9, wait_minutes=60))
+        world.run(PURCHASES)
+        assert world.states()["pending"] > 0
+        world.sim.faults.clear()
+        world.sql(
+            "update capi.deliveries set not_before = now() where state = 'pending'"
+        )
+        assert world.run("tend_deliveries", {})["dag"] == "success"
+        assert world.states()["pending"] == 0
+        assert world.states()["accepted"] > 0
         assert world.processed_twice() == []
 
     def test_tending_what_is_tended_sends_nothing(self, world: World) -> None:

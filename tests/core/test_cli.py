@@ -225,12 +225,27 @@ class TestConnections:
 
     @pytest.mark.parametrize(
         "text",
-        ["kanarie", '{"kanarie', '{"port": "kanarie"}', "postgres://a:b@h:kanarie/"],
+        [
+            "kanarie",
+            '{"kanarie',
+            '{"port": "kanarie"}',
+            "postgres://a:b@h:kanarie/",
+            '{"password": ["kanarie"]}',
+            '{"host": {"kanarie": 1}}',
+            '{"extra": "[\\"kanarie\\"]"}',
+            "postgres://h/?__extra__=5",
+        ],
     )
     def test_an_unreadable_connection_is_told_without_its_text(self, text: str) -> None:
         with pytest.raises(ConfigurationError, match="AIRFLOW_CONN_M") as caught:
             find("m", {"AIRFLOW_CONN_M": text})
         assert "kanarie" not in str(caught.value)
+
+    def test_a_field_that_is_a_number_is_its_digits(self) -> None:
+        text = '{"host": 5, "login": 1234567890, "password": 12345678, "schema": 7}'
+        assert find("m", {"AIRFLOW_CONN_M": text}) == Connection(
+            conn_type="", host="5", login="1234567890", password="12345678", schema="7"
+        )
 
     def test_a_database_of_another_type_asks_for_its_url(self) -> None:
         with pytest.raises(ConfigurationError, match="META_CAPI_WAREHOUSE"):
@@ -473,6 +488,7 @@ class TestCommands:
                 {"META_CAPI_GRAPH_URL": "https://other.example"},
                 "base URL is not Meta's",
             ),
+            ({"META_CAPI_GRAPH_URL": "http://[::1"}, "base URL is not an http address"),
             ({"META_CAPI_ENVIRONMENT": "moon"}, "environment is none of"),
             ({}, "counts as production"),
         ],

@@ -23,6 +23,7 @@ from tests.vectors import TODAY
 from meta_capi import names, spec
 from meta_capi.built import Built
 from meta_capi.catalogue import REASONS, Effect
+from meta_capi.data import records
 from meta_capi.event import Builder
 from meta_capi.feed import Feed
 from meta_capi.lifecycle import State
@@ -712,6 +713,17 @@ class TestWhatIsMended:
         body = build(STORE, {"value": value}).bodies[0]
         assert body is not None
         assert b'"value":' + sent + b',"currency":"USD"' in body
+
+    @pytest.mark.parametrize("code", [row["code"] for row in records("currencies")])
+    def test_every_currency_that_a_feed_takes_is_sent_in_either_spelling_of_an_amount(
+        self, code: str
+    ) -> None:
+        money = {"value": "value", "currency": {"default": code}}
+        feed = store(custom_data=money | {"order_id": "order"})
+        built = build(feed, {"value": "1250"}, {"value": "1'250.00"})
+        sent = [event_of(built, row)["custom_data"] for row in (0, 1)]
+        assert [each.pop("order_id") for each in sent] == ["ord-0", "ord-1"]
+        assert sent == [{"value": 1250, "currency": code}] * 2
 
     @pytest.mark.parametrize("empty", [None, "", " ", "null", "[]", b""])
     def test_no_contents_are_no_fault(self, empty: Any) -> None:

@@ -352,9 +352,52 @@ WRONG = {
         [
             "12: event.time.zone: is not known here; did you mean timezone?",
             "14: user_data.email: is not a match key of Meta's; write em",
-            "18: custom_data.currency.default: 'francs' cannot stand here; it must "
-            "match ^[A-Z]{3}$",
+            "18: custom_data.currency.default: is not an ISO 4217 code in use; write "
+            "one, as EUR",
             "21: holding_period: is as long as Meta takes the event; shorten it",
+        ],
+    ),
+    "a currency that is none": (
+        changed("default: CHF", "default: RMB"),
+        [
+            "18: custom_data.currency.default: is not an ISO 4217 code in use; write "
+            "one, as EUR"
+        ],
+    ),
+    "a currency in small letters": (
+        changed("default: CHF", "default: chf"),
+        [
+            "18: custom_data.currency.default: is not an ISO 4217 code in use; did you "
+            "mean CHF?"
+        ],
+    ),
+    "countries that are none": (
+        changed("default_country: CH}", "default_country: UK}").replace(
+            "  em: email", "  em: email\n  country: {default: XX}"
+        ),
+        [
+            "15: user_data.country.default: is no country's code of ISO 3166-1; write two "
+            "letters, as CH",
+            "16: user_data.ph.default_country: is no country with telephones; did you "
+            "mean GB?",
+        ],
+    ),
+    "countries by other names": (
+        changed("default_country: CH}", "default_country: Switzerland}").replace(
+            "  em: email", "  em: email\n  country: {default: uk}"
+        ),
+        [
+            "15: user_data.country.default: is no country's code of ISO 3166-1; did you "
+            "mean GB?",
+            "16: user_data.ph.default_country: is no country with telephones; did you "
+            "mean CH?",
+        ],
+    ),
+    "the country of numbers that nobody can dial": (
+        changed("default_country: CH}", "default_country: AQ}"),
+        [
+            "15: user_data.ph.default_country: is no country with telephones; write two "
+            "letters, as CH"
         ],
     ),
     "a reference": (

@@ -6,7 +6,7 @@ import math
 import unicodedata
 import uuid
 from collections.abc import Callable
-from datetime import date, datetime
+from datetime import date, datetime, tzinfo
 from decimal import Decimal
 from ipaddress import ip_address
 
@@ -655,6 +655,20 @@ class TestTextOf:
             assert len(text.encode()) <= 4 * 2_000
         else:
             assert text is None or isinstance(text, Flaw)
+
+    @SETTINGS
+    @given(
+        moment=st.datetimes(timezones=st.timezones()),
+        zone=st.timezones(),
+    )
+    def test_a_moment_is_one_text_in_every_zone(
+        self, moment: datetime, zone: tzinfo
+    ) -> None:
+        try:
+            elsewhere = moment.astimezone(zone)
+        except OverflowError:  # a day from the year 1 or 9999
+            elsewhere = moment
+        assert text_of(elsewhere) == text_of(moment)
 
     @SETTINGS
     @given(number=st.integers(min_value=-(2**53) + 1, max_value=2**53 - 1))

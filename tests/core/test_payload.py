@@ -113,7 +113,7 @@ class TestWrap:
         assert Envelope().wrap([event, event]) == (
             b'{"data":[{"event_name":"Purchase"},{"event_name":"Purchase"}]}'
         )
-        assert Envelope(partner_agent="", test_event_code="").wrap([]) == b'{"data":[]}'
+        assert Envelope(partner_agent="").wrap([]) == b'{"data":[]}'
 
     def test_the_bytes_of_an_event_are_in_no_repr(self) -> None:
         event = OwedEvent("ord-1", b'{"em":["f618787598b5"]}')
@@ -135,7 +135,7 @@ class TestEnvelope:
         assert Envelope(partner_agent=agent).partner_agent == agent
 
     @pytest.mark.parametrize(
-        "code", ["abc", "TEST 1", "TEST1\n", "x" * 41, 'T"EST', "Täst"]
+        "code", ["", " ", "abc", "TEST 1", "TEST1\n", "x" * 41, 'T"EST', "Täst"]
     )
     def test_a_wrong_test_event_code_is_refused(self, code: str) -> None:
         with pytest.raises(ConfigurationError, match="test event code"):

@@ -67,6 +67,8 @@ NOT_NULL = "expect_column_values_to_not_be_null"
 UNIQUE = "expect_column_values_to_be_unique"
 BETWEEN = "expect_column_values_to_be_between"
 REGEX = "expect_column_values_to_match_regex"
+COMPOUND = "expect_compound_columns_to_be_unique"
+PAIR_EQUAL = "expect_column_pair_values_to_be_equal"
 SQL = "unexpected_rows_expectation"
 
 
@@ -654,6 +656,25 @@ class TestSuites:
             ),
             (expect(SQL, unexpected_rows_query="delete from {batch}"), "one select"),
             ({"type": NOT_NULL}, "has no kwargs"),
+            (expect(NOT_NULL), "its column is not the name of a column"),
+            (expect(NOT_NULL, column=5), "its column is not the name of a column"),
+            (expect(NOT_NULL, column=["id"]), "its column is not the name of a column"),
+            (expect(PAIR_EQUAL, column_A="id"), "its column_B is not the name of a"),
+            (expect(COMPOUND), "its column_list is not a list of columns"),
+            (expect(COMPOUND, column_list="id"), "its column_list is not a list of"),
+            (expect(COMPOUND, column_list=[]), "its column_list is not a list of"),
+            (expect(COMPOUND, column_list=["id", 5]), "its column_list is not a list"),
+            (expect(COMPOUND, column_list=["id", "nme"]), "did you mean name?"),
+            ({**expect(NOT_NULL, column="id"), "meta": 5}, "its meta is no mapping"),
+            ({**expect(NOT_NULL, column="id"), "meta": None}, "its meta is no mapping"),
+            (
+                expect(NOT_NULL, severity="warning", column="id", mostly="most"),
+                "its mostly is no number from 0 to 1",
+            ),
+            (
+                expect(NOT_NULL, severity="warning", column="id", mostly=95),
+                "its mostly is no number from 0 to 1",
+            ),
             ({}, "does not judge single rows"),
         ],
     )

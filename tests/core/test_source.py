@@ -295,8 +295,21 @@ class TestInterval:
             ids(read.read(Interval(START + low, START + high), Shard(), 10))
             for low, high in pairwise(hours)
         ]
-        assert flat(found) == ["2", "3"]
-        assert found[0] == ["2"]
+        # Seven hours each, from midnight on; the fourth crosses the next midnight.
+        assert found == [["2"]] * 3 + [["2", "3"]] + [["3"]] * 2
+
+    def test_a_row_that_gets_the_day_that_has_begun_is_read_later(
+        self, engine: sa.Engine
+    ) -> None:
+        make_sales(engine, cursor="date")
+        hours = [START + timedelta(hours=hour) for hour in range(25)]
+        add(engine, {"id": "at three", "known_at": START.date()})
+        later = [
+            ids(source(engine).read(Interval(low, high), Shard(), 10))
+            for low, high in pairwise(hours)
+            if high > START + timedelta(hours=15)
+        ]
+        assert later == [["at three"]] * 9
 
     @settings(
         max_examples=25,
@@ -451,6 +464,11 @@ KEYS = {
     "integer": st.integers(-3, 60),
     "bigint": st.integers(-(2**63), 2**63 - 1),
     "numeric": st.decimals(-9, 9, places=2),
+    "timestamptz": st.datetimes(
+        datetime(2026, 3, 1),  # noqa: DTZ001
+        datetime(2026, 4, 1),  # noqa: DTZ001
+        timezones=st.just(UTC),
+    ),
     "uuid": st.integers(0, 12).map(lambda n: uuid.UUID(int=n * 3**70)),
 }
 
@@ -557,6 +575,21 @@ class TestReading:
             "a": START,
             "b": None,
         }
+
+    @pytest.mark.matrix("S6")
+    @pytest.mark.parametrize("moment", ["infinity", "20000-01-01", "0044-03-15 BC"])
+    def test_such_a_time_in_a_key_is_an_empty_key_and_stops_nothing(
+        self, engine: sa.Engine, moment: str
+    ) -> None:
+        make_sales(engine, "timestamptz")
+        add(engine, *({"id": START + timedelta(hours=hour)} for hour in range(4)))
+        execute(engine, f"update shop.sales set id = '{moment}' where id = '{START}'")
+        read = source(engine)
+        found = [ids(read.read(DAY, shard, 10)) for shard in read.shards(DAY, 2)]
+        assert len(found) == 2
+        assert Counter(flat(found)) == Counter(
+            [None, *(START + timedelta(hours=hour) for hour in (1, 2, 3))]
+        )
 
     @pytest.mark.parametrize("type_", ["json", "jsonb"])
     def test_json_comes_as_its_text(self, engine: sa.Engine, type_: str) -> None:
@@ -677,6 +710,16 @@ class TestReadingKeys:
             for some in source(engine, of).read_keys([("a", "x"), ("b", "y")], 10)
         ]
         assert sorted(flat(found)) == [("a", "x"), ("b", "y")]
+
+    def test_a_key_with_the_parts_of_another_feed_file_has_no_row(
+        self, engine: sa.Engine
+    ) -> None:
+        make_sales(engine)
+        add(engine, {"id": "a"})
+        of = feed(
+            source="{table: shop.sales, key: [id, consent], cursor: {column: known_at}}"
+        )
+        assert list(source(engine, of).read_keys([("a",)], 10)) == []
 
     def test_no_keys_are_no_rows(self, engine: sa.Engine) -> None:
         make_sales(engine)

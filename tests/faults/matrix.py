@@ -28,7 +28,8 @@ SECTIONS: Final = {
 
 ROWS: Final = {
     "P1": "SIGKILL of the delivering process at any moment",
-    "P2": "SIGKILL at each named failpoint of the protocol, W0 to W13",
+    "P2": "SIGKILL in each window of the protocol, W0 to W13; or an unheard COMMIT (W3, W10), "
+    "no line to Meta (W6), no ledger (W13)",
     "P3": "SIGKILL of Airflow's supervisor while the task's process lives on",
     "P4": "A process stopped beyond its lease, which then wakes",
     "P5": "SIGTERM: a worker shut down, a pod evicted",

@@ -1,8 +1,10 @@
-"""The fourteen windows of the protocol, W0 to W13: a death in each, looked at at once.
+"""The fourteen windows of the protocol, W0 to W13: a trial in each, looked at at once.
 
-Each function kills a worker in one window, holds the ledger against what the papers say
-of a death there, before and after the rescue, and leaves the rest to the recovery. One
-request is out at a time, so that the ledger's word can be exact.
+Each function kills a worker in its window, but for W6, which takes the line to Meta from
+it, and W13, which takes the ledger; in W3 and W10 two of three trials leave a COMMIT
+unheard instead. It holds the ledger against what the papers say of that, before and after
+the rescue, and leaves the rest to the recovery. One request is out at a time, so that the
+ledger's word can be exact.
 """
 
 from __future__ import annotations

@@ -312,6 +312,17 @@ class TestSendTest:
         assert _ledger_rows(world) == before[0]
         assert world.sim.counts(DATASET).received == before[1] + 3
 
+    @pytest.mark.parametrize("code", ["", " "])
+    def test_an_empty_code_sends_nothing(
+        self, run: Run, world: World, code: str
+    ) -> None:
+        """As of a shell's variable that is not set: without a code it would count."""
+        before = world.sim.counts(DATASET).arrived
+        done = run("send-test", SALES, "--code", code)
+        assert done.code == 2
+        assert "The test event code is empty" in done.words
+        assert world.sim.counts(DATASET).arrived == before
+
     def test_production_is_never_sent_a_test(self, run: Run, world: World) -> None:
         before = world.sim.counts(DATASET).arrived
         done = run(

@@ -85,6 +85,24 @@ class TestUnreadSince:
 
         assert found == at(-8)
 
+    def test_a_run_up_to_a_moment_to_come_has_not_read_what_comes_till_then(
+        self, bench: Bench
+    ) -> None:
+        now = bench.ledger.clock()
+        day = timedelta(days=1)
+        for name, end in (("by hand", now + 30 * day), ("scheduled", now)):
+            bench.ledger.open_run(
+                name, feed=FEED, dataset_id=DATASET, mode="send",
+                interval=(now - day, end), plan={},
+            )  # fmt: skip
+
+        found = unread_since(
+            bench.ledger, "send/now", feed=FEED, dataset_id=DATASET, start=now + day,
+            floor=now - 7 * day,
+        )  # fmt: skip
+
+        assert now <= found < now + timedelta(minutes=1)
+
     def test_a_floor_after_the_start_changes_nothing(self, bench: Bench) -> None:
         plan(bench, (-9, -8))
 

@@ -128,6 +128,20 @@ class TestRefusals:
         assert as_counted(tally)["quarantined"] == bench.reasons()["split.budget"]
         assert tally.settled == 1_000
 
+    def test_what_a_halted_worker_does_not_ask_costs_nothing_of_the_budget(
+        self, bench: Bench
+    ) -> None:
+        bench.tune(requests_per_split=8, requests_in_flight=1)
+        refuse(bench, *range(0, 1_000, 7))
+        bench.simulator.faults.add(
+            Fault(kind=FaultKind.THROTTLE, nth=6, count=None, wait_minutes=120)
+        )
+
+        tally = bench.deliver(bench.rows(*range(1_000)))
+
+        assert tally.requests == 6
+        assert bench.states() == {"pending": 1_000}
+
     @pytest.mark.matrix("H17")
     def test_a_no_to_everything_stops_after_eleven_requests_and_blames_nobody(
         self, bench: Bench

@@ -200,6 +200,17 @@ def test_another_place_takes_the_suite_too(run: Run, home: Path) -> None:
     assert list((home / "feeds").iterdir()) == []
 
 
+@pytest.mark.parametrize("file", ["own.json", "foo.yaml", "own.yml", "own", ""])
+def test_a_file_of_another_name_than_the_feeds_is_not_written(
+    run: Run, home: Path, file: str
+) -> None:
+    words = ("feed", "new", "own", "--table", "vertrieb.KassenBons", "--to")
+    done = run(*words, f"{home}/drafts/{file}")
+    assert done.code == 2
+    assert f"{Path(home, 'drafts', file).parent / 'own.yaml'}." in done.words
+    assert not (home / "drafts").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -211,7 +222,7 @@ def test_another_place_takes_the_suite_too(run: Run, home: Path) -> None:
         ("own --table vertrieb.KassenBons --key bonnr", "did you mean bonNr?"),
         ("own --table vertrieb.KassenBons --key kundenEmail", "looks personal"),
         ("own --table vertrieb.KassenBons --cursor bonNr", "a cursor is a timestamp"),
-        ("own --table vertrieb.KassenBons --to /proc/x/y.yaml", "cannot be written"),
+        ("own --table vertrieb.KassenBons --to /proc/x/own.yaml", "cannot be written"),
     ],
 )
 def test_what_cannot_be_is_a_sentence_and_no_file(

@@ -11,15 +11,15 @@ from tests.ledger.scenes import everything
 class TestReplays:
     def test_a_row_that_no_key_can_find_is_not_put_back(self, bench: Bench) -> None:
         """It would be pending for ever: nobody can read it again."""
-        rows = bench.rows(1, 1, 2, 3)
-        rows["order_id"][2:] = [None, "k" * 200]
+        rows = bench.rows(1, 1, 2, 3, 4)
+        rows["order_id"][2:] = [None, "k" * 200, "jane@shop.example"]
         bench.deliver(rows)
-        assert bench.states() == {"quarantined": 4}
+        assert bench.states() == {"quarantined": 5}
 
         keys = bench.ledger.replay(bench.run(), everything("quarantined"))
 
         assert keys == ["o-1"]
-        assert bench.states() == {"quarantined": 3, "pending": 1}
+        assert bench.states() == {"quarantined": 4, "pending": 1}
         counted = bench.ledger.count_replay(bench.run(), everything("quarantined"))
         assert counted == []
 

@@ -39,6 +39,7 @@ from graph_simulator import (
     Switches,
     admin,
 )
+from graph_simulator.__main__ import main
 from graph_simulator.faults import Faults
 
 PACKAGE = Path(graph_simulator.__file__).parent
@@ -418,6 +419,15 @@ class TestCommand:
             f"The local Graph API cannot listen on 127.0.0.1:{sim.port} "
             "(Address already in use); choose another --port.\n"
         )
+
+    @pytest.mark.parametrize("port", ["99999", "-1", "http"])
+    def test_a_port_that_none_can_be_is_wrong_usage(
+        self, port: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with pytest.raises(SystemExit) as ended:
+            main([f"--port={port}"])
+        assert ended.value.code == 2
+        assert "--port: write a number from 0 to 65535" in capsys.readouterr().err
 
 
 def test_the_simulator_knows_nothing_of_the_sender_but_its_facts() -> None:

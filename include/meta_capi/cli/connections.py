@@ -72,12 +72,12 @@ def _from_json(text: str) -> Connection:
     extra = given.get("extra") or {}
     return Connection(
         conn_type=_type(given["conn_type"]) if "conn_type" in given else "",
-        host=given.get("host"),
-        login=given.get("login"),
-        password=given.get("password"),
-        schema=given.get("schema"),
+        host=_text(given.get("host")),
+        login=_text(given.get("login")),
+        password=_text(given.get("password")),
+        schema=_text(given.get("schema")),
         port=int(given["port"]) if given.get("port") else None,
-        extra=json.loads(extra) if isinstance(extra, str) else dict(extra),
+        extra=dict(json.loads(extra) if isinstance(extra, str) else extra),
     )
 
 
@@ -98,8 +98,15 @@ def _from_uri(text: str) -> Connection:
         password=_unquoted(parts.password),
         schema=unquote(parts.path.lstrip("/")) or None,
         port=parts.port,
-        extra=json.loads(inside) if inside else query,
+        extra=dict(json.loads(inside)) if inside else query,
     )
+
+
+def _text(value: object) -> str | None:
+    """Return a field as a text: a password of digits alone is often written as one."""
+    if isinstance(value, list | dict):
+        raise TypeError
+    return None if value is None else str(value)
 
 
 def _unquoted(text: str | None) -> str | None:

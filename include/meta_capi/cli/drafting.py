@@ -76,8 +76,13 @@ def _tell(page: Page, name: str, text: str, picks: Picks) -> int:
 def _files(wiring: Wiring) -> tuple[Path, Path]:
     """Return where the feed and its suite go; nothing that is there is lost."""
     options = wiring.options
-    if options.to:
-        files = Path(options.to), Path(options.to).with_suffix(".json")
+    if options.to is not None:
+        path, name = Path(options.to), f"{options.name}.yaml"
+        if path.name != name:
+            raise ConfigurationError(
+                f"A feed's file has the feed's name; write --to {path.parent / name}."
+            )
+        files = path, path.with_suffix(".json")
     else:
         files = (
             wiring.home / "feeds" / f"{options.name}.yaml",

@@ -231,7 +231,9 @@ def _add_feed_commands(
         help="what names a row; may be repeated",
     )  # fmt: skip
     made.add_argument("--cursor", metavar="COLUMN", help="when a row became known")
-    made.add_argument("--to", metavar="FILE", help="else in feeds/ and expectations/")
+    made.add_argument(
+        "--to", metavar="FILE", help="NAME.yaml; else in feeds/ and expectations/"
+    )
     made.add_argument("--force", action="store_true", help="overwrite what is there")
     made.set_defaults(run=feed_new)
     made = kinds.add_parser("check", help="check one feed file", parents=[shared])

@@ -219,9 +219,16 @@ class Wiring:
         """
         said = self.options.environment or self.environ.get("META_CAPI_ENVIRONMENT")
         said = said or given.extra.get("environment")
-        if not said and url and urlsplit(url).hostname in _LOOPBACK:
+        if not said and url and _is_of_this_machine(url):
             said = "local"
         return str(said or "production")
+
+
+def _is_of_this_machine(url: str) -> bool:
+    try:
+        return urlsplit(url).hostname in _LOOPBACK
+    except ValueError:  # a bracket too many; the destination says so
+        return False
 
 
 def _parsed(option: str, text: str) -> sa.URL:

@@ -14,9 +14,11 @@ from meta_capi import spec
 from meta_capi.feed.words import (
     ColumnName,
     CountryCode,
+    CurrencyCode,
     DayPattern,
     Duration,
     EventName,
+    PhoneCountry,
     PropertyName,
     Scalar,
     TableName,
@@ -49,7 +51,8 @@ class Cursor(Part):
     """The column that says when a row became known; intervals are cut on it."""
 
     column: ColumnName
-    """A timestamp or date column; an index on it keeps runs fast."""
+    """A timestamp or date column; an index on it keeps runs fast. Of a date, each run
+    reads the whole days that its interval touches."""
     timezone: Zone = "UTC"
     """The zone of values that carry none."""
 
@@ -161,7 +164,7 @@ class MatchKeyPart(Part):
     """The column with the key's value."""
     default: CountryCode | None = None
     """`country` only: the country of rows that name none; it is sent as well."""
-    default_country: CountryCode | None = None
+    default_country: PhoneCountry | None = None
     """`ph` only: the country of numbers written without a country code, where the row
     has no country."""
     format: DayPattern | None = None
@@ -196,7 +199,7 @@ class Currency(Part):
 
     column: ColumnName | None = None
     """The column with the code."""
-    default: str | None = Field(default=None, pattern=r"^[A-Z]{3}$")
+    default: CurrencyCode | None = None
     """The code of rows that name none."""
 
     @model_validator(mode="after")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from typing import Annotated, Final
 from zoneinfo import available_timezones
 
@@ -18,11 +19,15 @@ from pydantic import (
     WithJsonSchema,
 )
 
+from meta_capi import money
+from meta_capi.data import records
 from meta_capi.feed.cron import cron
+from meta_capi.normalise import REGIONS, country
 
 __all__ = [
-    "FEED_NAME", "ColumnName", "CountryCode", "Cron", "Day", "DayPattern", "Duration",
-    "EventName", "PropertyName", "Scalar", "TableName", "Zone", "readable_pattern",
+    "FEED_NAME", "ColumnName", "CountryCode", "Cron", "CurrencyCode", "Day", "DayPattern",
+    "Duration", "EventName", "PhoneCountry", "PropertyName", "Scalar", "TableName", "Zone",
+    "readable_pattern",
 ]  # fmt: skip
 
 FEED_NAME: Final = r"[a-z][a-z0-9_]{2,47}"
@@ -31,7 +36,7 @@ _DURATION: Final = re.compile(r"^(\d{1,6})\s*([smhd])$")
 _CENTURY: Final = timedelta(days=36_525)
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _CRON_SIGNS: Final = r"^\s*[0-9A-Za-z*/,-]+(\s+[0-9A-Za-z*/,-]+){4}\s*$"
-
+_COUNTRIES: Final = frozenset(row["alpha2"] for row in records("countries"))
 
 _ANY_MOMENT: Final = datetime(2026, 1, 31, 13, 59, 58, 123456, tzinfo=UTC)
 
@@ -66,6 +71,25 @@ def _day(value: object) -> object:
 
 def _cron(value: object) -> object:
     return cron(value if isinstance(value, str) else "")
+
+
+def _country(value: object, *, codes: frozenset[str], what: str) -> object:
+    meant = "write two letters, as CH"
+    if isinstance(value, str):
+        if value in codes:
+            return value
+        code = country(value)
+        if isinstance(code, str) and code.upper() in codes:
+            meant = f"did you mean {code.upper()}?"
+    raise ValueError(f"is no {what}; {meant}")
+
+
+def _currency(value: object) -> object:
+    known = money.currency(value) if isinstance(value, str) else None
+    if isinstance(known, str) and known == value:
+        return value
+    meant = f"did you mean {known}?" if isinstance(known, str) else "write one, as EUR"
+    raise ValueError(f"is not an ISO 4217 code in use; {meant}")
 
 
 def _scalar(value: object) -> object:
@@ -114,7 +138,24 @@ Scalar = Annotated[str | bool | int, BeforeValidator(_scalar)]
 _NAME: Final = r"[A-Za-z_][A-Za-z0-9_$]{0,62}"
 ColumnName = Annotated[str, Field(pattern=rf"^{_NAME}$")]
 TableName = Annotated[str, Field(pattern=rf"^(?:{_NAME}\.){{0,2}}{_NAME}$")]
-CountryCode = Annotated[str, Field(pattern=r"^[A-Z]{2}$")]
+_TWO_LETTERS: Final = WithJsonSchema({"type": "string", "pattern": "^[A-Z]{2}$"})
+CountryCode = Annotated[
+    str,
+    BeforeValidator(
+        partial(_country, codes=_COUNTRIES, what="country's code of ISO 3166-1")
+    ),
+    _TWO_LETTERS,
+]
+PhoneCountry = Annotated[
+    str,
+    BeforeValidator(partial(_country, codes=REGIONS, what="country with telephones")),
+    _TWO_LETTERS,
+]
+CurrencyCode = Annotated[
+    str,
+    BeforeValidator(_currency),
+    WithJsonSchema({"type": "string", "pattern": "^[A-Z]{3}$"}),
+]
 # Blank names are refused by Meta.
 EventName = Annotated[str, Field(pattern=r"\S", max_length=50)]
 PropertyName = Annotated[str, Field(pattern=r"^[A-Za-z]\w{0,49}$")]

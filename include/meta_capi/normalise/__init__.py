@@ -22,12 +22,13 @@ from meta_capi.normalise.ids import (
     user_agent,
 )
 from meta_capi.normalise.people import birthday, email, gender, name, phone
+from meta_capi.normalise.phones import REGIONS
 from meta_capi.normalise.places import city, country, postcode, state
 from meta_capi.normalise.text import text_of
 
 __all__ = [
-    "ExternalIdMode", "Flaw", "Normalised", "birthday", "browser_id", "city",
-    "click_id", "country", "email", "external_id", "fb_login_id", "gender",
+    "REGIONS", "ExternalIdMode", "Flaw", "Normalised", "birthday", "browser_id",
+    "city", "click_id", "country", "email", "external_id", "fb_login_id", "gender",
     "ip_address", "lead_id", "madid", "name", "phone", "postcode", "state",
     "subscription_id", "text_of", "user_agent",
 ]  # fmt: skip

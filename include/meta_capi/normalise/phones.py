@@ -22,7 +22,12 @@ from phonenumbers import (
     ValidationResult,
 )
 
-__all__ = ["by_library", "by_plan", "compacted", "international", "lacks_country"]
+__all__ = [
+    "REGIONS", "by_library", "by_plan", "compacted", "international", "lacks_country",
+]  # fmt: skip
+
+REGIONS: Final = frozenset(phonenumbers.SUPPORTED_REGIONS)
+"""The countries whose numbers the library can read without their calling code."""
 
 # E.164 allows 15 digits; dialling out of a country takes a few more (00, 0011). Under 7
 # there is no full number.
@@ -65,11 +70,7 @@ def international(text: str, region: str | None) -> str | None:
 def lacks_country(text: str, region: str | None) -> bool:
     """Tell whether only the country is missing to read the number."""
     dialled, digits = _digits(_clear(text))
-    return (
-        not dialled
-        and _FEWEST <= len(digits) <= _MOST
-        and region not in phonenumbers.SUPPORTED_REGIONS
-    )
+    return not dialled and _FEWEST <= len(digits) <= _MOST and region not in REGIONS
 
 
 @lru_cache(maxsize=16_384)
@@ -106,7 +107,7 @@ def _readings(text: str, region: str | None) -> Iterator[tuple[str, str | None, 
         if dialled:
             yield f"+{digits}", None, True
             continue
-        if region in phonenumbers.SUPPORTED_REGIONS:
+        if region in REGIONS:
             yield digits, region, True
         if len(digits) >= _FEWEST_BARE and not digits.startswith("0"):
             yield f"+{digits}", None, False

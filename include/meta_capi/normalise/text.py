@@ -7,7 +7,7 @@ import re
 import string
 import unicodedata
 from collections.abc import Callable
-from datetime import date
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
@@ -65,11 +65,21 @@ def text_of(value: object) -> str | Flaw | None:
                 return _readable(bytes(value).decode())
             except UnicodeDecodeError:
                 return Flaw.VALUE_TEXT_UNREADABLE
-        case date():  # a datetime is one, too
+        case datetime() if value.tzinfo is not None:
+            return _in_utc(value)
+        case date():  # a datetime without a zone is one, too
             return _readable(value.isoformat())  # of pandas, "NaT"
         case UUID() | IPv4Address() | IPv6Address() | IPv4Interface() | IPv6Interface():
             return str(value)
     return Flaw.VALUE_TEXT_UNREADABLE
+
+
+def _in_utc(value: datetime) -> str:
+    """Write a moment as one text, whatever the zone of the session that read it."""
+    try:
+        return value.astimezone(UTC).isoformat()
+    except OverflowError:  # a day from the year 1 or 9999
+        return value.isoformat()
 
 
 def _readable(text: str) -> str | Flaw | None:

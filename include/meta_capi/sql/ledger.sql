@@ -58,15 +58,16 @@ select interval_start, interval_end from capi.runs where run_id = %(run_id)s;
 
 -- name: unread_since
 -- The first moment before a run's own interval that no run was ever planned for, since the
--- first of all runs, or since `floor`. None where nothing was left out.
+-- first of all runs, or since `floor`. None where nothing was left out. A run whose interval
+-- ends in the future cannot have read what came after it was planned.
 with planned as (
-    select tstzrange(interval_start, interval_end) as span
+    select tstzrange(interval_start, least(interval_end, planned_at)) as span
     from capi.runs
     where feed = %(feed)s
         and dataset_id = %(dataset_id)s
         and run_id <> %(run_id)s
         and mode = 'send'
-        and interval_start < %(start)s
+        and interval_start < least(%(start)s, planned_at)
 ), whole as (
     select
         tstzrange(
@@ -838,6 +839,22 @@ where feed = %(feed)s
     )
 order by doubt_since nulls last, event_time nulls last, source_key
 limit %(limit)s;
+
+-- name: known_since
+-- When the first of some rows became known, of those that were never looked for in vain.
+select min(cursor_at) as since
+from capi.deliveries
+where feed = %(feed)s
+    and dataset_id = %(dataset_id)s
+    and source_key = any(%(keys)s)
+    and reason is distinct from 'row.missing';
+
+-- name: sent_by_run
+-- How many events a run has sent: those that Meta answered for, or may have.
+select count(*) as events
+from capi.batches as b
+join capi.deliveries as d using (batch_id)
+where b.run_no = %(run_no)s and d.state in ('accepted', 'refused', 'in_doubt');
 
 -- name: miss
 -- What was due and is not in the source is looked for again in an hour, until it expires.
