@@ -82,6 +82,8 @@ A token that Meta refuses stops the next run, and `run_failed` says so.
 **A ledger that does not answer** cannot remember what was told: the first failed run is told of, and the following ones are not until one went through; nobody says that it is over.
 
 **A feed file with faults** makes a DAG that says so and is never scheduled; look at it when you deploy.
+Its task in `tend_deliveries` fails until the file is mended, and that is told.
+A file whose name no feed may have, as `phone_orders copy.yaml`, is such a file: its DAG is called `send_phone_orders_copy-` and eight signs, and names the file.
 
 ## What was told
 

@@ -7,11 +7,12 @@ variable holds it.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Final
 
 from meta_capi.errors import ConfigurationError
 
-__all__ = ["CHANNELS", "VARIABLE", "read_channels"]
+__all__ = ["CHANNELS", "VARIABLE", "read_channels", "recipients"]
 
 VARIABLE: Final = "meta_capi_alerts"
 CHANNELS: Final = ("slack", "email", "webhook")
@@ -37,4 +38,22 @@ def read_channels(text: str) -> dict[str, str]:
             f"The Airflow Variable {VARIABLE!r} is not a JSON object of slack, email, to "
             "and webhook; nobody is told of anything. See docs/alerts.md."
         )
+    if named.get("email"):
+        recipients(named)
     return named
+
+
+def recipients(named: Mapping[str, str]) -> tuple[str, ...]:
+    """Return whom mail is for.
+
+    Raises:
+        ConfigurationError: it is nobody.
+    """
+    given = named.get("to", "").split(",")
+    people = tuple(each.strip() for each in given if each.strip())
+    if not people or not all("@" in each and each.isprintable() for each in people):
+        raise ConfigurationError(
+            f"The Airflow Variable {VARIABLE!r} names no recipients of e-mail; add "
+            '"to", with addresses and commas between them.'
+        )
+    return people

@@ -6,7 +6,7 @@ The database is asked for names and types; only `common_values` returns what is 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
@@ -21,6 +21,7 @@ from sqlalchemy.types import TypeEngine
 
 from meta_capi.errors import SourceError
 from meta_capi.feed import Feed
+from meta_capi.privacy import matches
 from meta_capi.warehouse import read_query
 
 __all__ = [
@@ -310,3 +311,23 @@ def type_faults(relation: Relation, feed: Feed) -> Iterator[str]:
             yield f"{column} holds {kind.value}; set its format to timestamp."
         elif kind in (Kind.LOCAL, Kind.DATE) and part.timezone is None:
             yield f"{column} carries no zone; declare {path}.timezone."
+    for path, name, values in _answers(feed):
+        # Words are compared as texts, so `yes` is no boolean's: no row would ever match.
+        possible = matches(values)
+        if relation.kind(name) is Kind.BOOLEAN and not (
+            possible(True) or possible(False)
+        ):
+            yield (
+                f"{path} cannot be in {name} of {place}, which holds true and false; "
+                "write [true] or [false]."
+            )
+
+
+def _answers(feed: Feed) -> Iterator[tuple[str, str, Sequence[object]]]:
+    """Yield what a feed compares with values it lists: the path, the column, the values."""
+    if feed.consent.column:
+        yield "consent.granted", feed.consent.column, feed.consent.granted
+    if flag := feed.limited_data_use:
+        yield "limited_data_use.values", flag.column, flag.values
+    if feed.opt_out:
+        yield "opt_out.values", feed.opt_out.column, feed.opt_out.values

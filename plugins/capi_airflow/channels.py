@@ -23,7 +23,7 @@ from airflow.sdk.log import mask_secret
 from capi_airflow.hook import connection_of
 from capi_airflow.postbox import SECONDS, UndeliveredError, post_json
 from meta_capi.alert_book import Message
-from meta_capi.channel_names import VARIABLE, read_channels
+from meta_capi.channel_names import VARIABLE, read_channels, recipients
 from meta_capi.errors import ConfigurationError
 
 __all__ = ["Channel", "Mail", "Slack", "Webhook", "channels"]
@@ -170,7 +170,7 @@ def _channels(named: dict[str, str]) -> list[Channel]:
     if conn_id := named.get("slack"):
         found.append(_slack(conn_id))
     if conn_id := named.get("email"):
-        found.append(_mail(conn_id, named.get("to", "")))
+        found.append(_mail(conn_id, recipients(named)))
     if conn_id := named.get("webhook"):
         found.append(_webhook(conn_id))
     return found
@@ -209,16 +209,10 @@ def _webhook(conn_id: str) -> Webhook:
     return Webhook(_safe(conn_id, url, secret=header is not None), header)
 
 
-def _mail(conn_id: str, to: str) -> Mail:
+def _mail(conn_id: str, people: tuple[str, ...]) -> Mail:
     given = connection_of(conn_id)
-    people = tuple(each.strip() for each in to.split(",") if each.strip())
     if given.conn_type != "smtp":
         raise ConfigurationError(f"Connection {conn_id!r} is not of type smtp.")
-    if not people or not all("@" in each and each.isprintable() for each in people):
-        raise ConfigurationError(
-            f"The Airflow Variable {VARIABLE!r} names no recipients of e-mail; add "
-            '"to", with addresses and commas between them.'
-        )
     if not given.extra_dejson.get("from_email"):
         raise ConfigurationError(
             f"Connection {conn_id!r} has no from_email in its extra fields."

@@ -227,6 +227,29 @@ class TestABrokenFeedFile:
         with pytest.raises(FinalFault, match="more, see the log"):
             task.execute({})
 
+    def test_whatever_the_file_is_called_the_others_stand_and_its_dag_names_it(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        stems = [
+            "phone_orders copy", "phone_orders_copy", "phone_orders-copy", "Größe", "",
+            "w" * 240, "w" * 241, "two\nlines",
+        ]  # fmt: skip
+        shutil.copytree(ROOT / "include" / "feeds", tmp_path / "feeds")
+        text = (tmp_path / "feeds" / "phone_orders.yaml").read_text(encoding="utf-8")
+        for stem in stems:
+            (tmp_path / "feeds" / f"{stem}.yaml").write_text(text, encoding="utf-8")
+        monkeypatch.setenv("META_CAPI_HOME", str(tmp_path))
+        bag = read_folder()
+        assert bag.import_errors == {}
+        broken = [dag for dag in bag.dags.values() if "broken feed" in dag.tags]
+        told = sorted(str(dag.doc_md).partition("`")[2] for dag in broken)
+        shown = sorted(stem.replace("\n", r"\n") for stem in stems)
+        for said, stem in zip(told, shown, strict=True):
+            assert said.startswith(f"{stem}.yaml:1: feed: is 'phone_orders'")
+        names = {dag.dag_id.removeprefix("send_") for dag in broken}
+        tending = set(bag.dags["tend_deliveries"].task_ids)
+        assert tending == {f"tend_{name}" for name in {*FEEDS, *names}}
+
 
 def _environment() -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if not k.startswith("AIRFLOW_CONN_")}

@@ -31,6 +31,7 @@ from meta_capi.event import Builder
 from meta_capi.feed import Feed, json_schema, parse
 from meta_capi.judged import readings
 from meta_capi.mask import shape, shown
+from meta_capi.spec import STANDARD_EVENTS
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 FEED = """
@@ -358,6 +359,47 @@ class TestCommands:
         status, out, _ = run(capsys, "feed", "check", str(path))
         assert status == 0
         assert "send_every_key" in out
+
+    @pytest.mark.parametrize(
+        ("name", "meant"),
+        [
+            ("Purchse", "Purchase"), ("purchase", "Purchase"), ("Purcahse", "Purchase"),
+            ("'Purchase '", "Purchase"), ("addtocart", "AddToCart"), ("Leads", "Lead"),
+        ],
+    )  # fmt: skip
+    def test_an_event_that_is_nearly_one_of_metas_is_pointed_at(
+        self, capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str, meant: str
+    ) -> None:
+        path = tmp_path / "every_key.yaml"
+        path.write_text(FEED.replace("name: Contact", f"name: {name}"), "utf-8")
+        status, out, _ = run(capsys, "feed", "check", str(path))
+        assert status == 0
+        [look] = out.split("LOOK")[1:]
+        assert f"did you mean {meant}?" in " ".join(look.split())
+
+    @pytest.mark.parametrize("name", [*sorted(STANDARD_EVENTS), "Newsletter opened"])
+    def test_metas_own_events_and_those_of_ones_own_are_not(
+        self, capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str
+    ) -> None:
+        path = tmp_path / "every_key.yaml"
+        text = FEED.replace("name: Contact", f"name: {name}")
+        money = "custom_data: {value: v, currency: {default: CHF}}\n"
+        path.write_text(text + money, encoding="utf-8")
+        status, out, _ = run(capsys, "feed", "check", str(path))
+        assert (status, "LOOK" in out) == (0, False)
+
+    def test_a_stage_of_a_crm_may_have_a_name_like_one_of_metas(
+        self, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    ) -> None:
+        text = (ROOT / "include" / "feeds" / "crm_leads.yaml").read_text("utf-8")
+        path = tmp_path / "crm_leads.yaml"
+        path.write_text(text, encoding="utf-8")
+        _, out, _ = run(capsys, "feed", "check", str(path))
+        assert "Contacted" in out
+        assert "LOOK" not in out
+        path.write_text(text.replace(": Contacted", ": Purchse"), encoding="utf-8")
+        _, out, _ = run(capsys, "feed", "check", str(path))
+        assert "did you mean Purchase?" in " ".join(out.split())
 
     def test_every_fault_of_a_feed_file_is_told_with_its_line(
         self, capsys: pytest.CaptureFixture[str], tmp_path: Path

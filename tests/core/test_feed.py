@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from hypothesis import strategies as st
 from meta_capi import feed as feeds
 from meta_capi.errors import FeedError
 from meta_capi.feed import Feed
+from meta_capi.spec import ActionSource
 
 FOLDER = Path(__file__).parents[2] / "include/feeds"
 SHIPPED = sorted(FOLDER.glob("*.yaml"))
@@ -231,9 +234,8 @@ WRONG = {
     "an unknown place": (
         changed("phone_call", "telephone"),
         [
-            "11: event.action_source: 'telephone' is not known; use 'email', "
-            "'website', 'app', 'phone_call', 'chat', 'physical_store', "
-            "'system_generated', 'business_messaging' or 'other'"
+            "11: event.action_source: 'telephone' is not known; use physical_store, "
+            "phone_call, chat, email, system_generated or other"
         ],
     ),
     "a website's events": (
@@ -271,6 +273,24 @@ WRONG = {
     "a margin as long as the window": (
         RIGHT + "window: {days: 1, margin: 24h}\n",
         ["21: window.margin: is as long as the window; shorten it"],
+    ),
+    "a duration of ages": (
+        RIGHT + "retention: 999999d\nholding_period: 36526d\n",
+        [
+            "21: retention: is longer than a hundred years; write a shorter one",
+            "22: holding_period: is longer than a hundred years; write a shorter one",
+        ],
+    ),
+    "a minute that no hour has": (
+        changed("0 * * * *", "61 * * * *"),
+        ["3: schedule: has '61' for its minute; write 0 to 59"],
+    ),
+    "a day that no month has": (
+        changed("0 * * * *", "0 0 30 feb *"),
+        [
+            "3: schedule: never comes: no such month has a day 30; name another day or "
+            "month"
+        ],
     ),
     "an hourly schedule in words": (
         changed('"0 * * * *"', '"every hour, please"'),
@@ -479,6 +499,17 @@ class TestAWrongFeed:
         self, text: str, expected: list[str]
     ) -> None:
         assert faults(text) == [f"shop_sales.yaml:{fault}" for fault in expected]
+
+    def test_the_places_it_advises_are_those_that_a_feed_may_have(self) -> None:
+        (fault,) = faults(changed("phone_call", "store"))
+        told = re.findall(r"\w+", fault.partition("; use ")[2].replace(" or ", " "))
+        text = RIGHT + "on_in_doubt: hold\n"
+        accepted = []
+        for place in ActionSource:
+            with suppress(FeedError):
+                feeds.parse(text.replace("phone_call", place))
+                accepted.append(str(place))
+        assert sorted(told) == sorted(accepted)
 
     def test_a_file_of_another_name_is_refused(self, tmp_path: Path) -> None:
         path = tmp_path / "sales.yaml"

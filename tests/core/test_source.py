@@ -435,6 +435,28 @@ class TestCounts:
         )
         of = feed(consent=f"{{column: consent, granted: {granted}}}")
         assert source(engine, of).count(DAY, now=NOW).withheld == withheld
+        is_told = bool(source(engine, of).faults())
+        assert is_told == (withheld == 3), "only what no row can have is a fault"
+
+    @pytest.mark.parametrize(
+        ("part", "path"),
+        [
+            ("consent: {column: consent, granted: [yes, 'on']}", "consent.granted"),
+            ("limited_data_use: {column: consent, values: [yes]}", "limited_data_use."),
+            ("opt_out: {column: consent, values: [1]}", "opt_out.values"),
+        ],
+    )
+    def test_words_that_no_boolean_column_can_hold_are_a_fault(
+        self, engine: sa.Engine, part: str, path: str
+    ) -> None:
+        make_sales(engine)
+        key, _, text = part.partition(": ")
+        of = feed(**{"consent": "{column: consent, granted: [true]}", key: text})
+        assert source(engine, of).faults() == []
+        execute(engine, "alter table shop.sales alter consent type boolean using true")
+        (fault,) = source(engine, of).faults()
+        assert fault.startswith(path)
+        assert "write [true] or [false]" in fault
 
 
 KEYS = {

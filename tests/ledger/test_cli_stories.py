@@ -9,6 +9,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -390,6 +391,11 @@ class TestCheck:
             ('{"to": "kana@example.com"}', "LOOK alerts:"),
             ('{"slack": "kana", "webhook": "x"}', "OK alerts: told by slack, webhook"),
             ('{"slak": "kana"}', "FAULT alerts: The Airflow Variable"),
+            (
+                '{"email": "kana"}',
+                "FAULT alerts: The Airflow Variable 'meta_capi_alerts' names no recip",
+            ),
+            ('{"email": "x", "to": "kana@example.com"}', "OK alerts: told by email"),
         ],
     )
     def test_it_says_who_is_told_of_failures(
@@ -480,6 +486,78 @@ class TestMigrate:
             done = run(*command, META_CAPI_LEDGER=database.dsn)
             assert done.code == 2
             assert "run `meta-capi migrate`" in done.words
+
+
+def test_the_longest_retention_that_a_feed_may_say_can_be_kept(
+    run: Run, world: World, tmp_path: Path
+) -> None:
+    shutil.copytree(world.home, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "feeds" / f"{SALES}.yaml"
+    path.write_text(path.read_text() + "retention: 36525d\n")
+    for command in ("retain", "status"):
+        assert run(command, SALES, META_CAPI_HOME=str(tmp_path)).code < 2
+
+
+class TestABrokenFeedFile:
+    @pytest.fixture
+    def home(self, world: World, tmp_path: Path) -> str:
+        """Feeds as they are, and one whose file is wrong."""
+        shutil.copytree(world.home, tmp_path, dirs_exist_ok=True)
+        (tmp_path / "feeds" / "broken.yaml").write_text("feed: broken\n")
+        return str(tmp_path)
+
+    @pytest.mark.parametrize(
+        ("command", "code", "said"),
+        [
+            (["status"], 1, "LOOK broken: its file is wrong, so it does not run."),
+            (["explain", "ok-1"], 0, "Accepted since"),
+            (["explain", "nobody's"], 1, "broken: not looked up. Its file is wrong."),
+            (["retain", "--dry-run"], 1, "store_sales: 0 deliveries from before"),
+        ],
+    )
+    def test_it_is_told_of_and_does_not_keep_the_others_from_being_looked_at(
+        self, run: Run, home: str, command: list[str], code: int, said: str
+    ) -> None:
+        done = run(*command, META_CAPI_HOME=home)
+        assert done.code == code
+        assert said in done.words
+        [line] = done.complaint.splitlines()
+        assert line.startswith("broken is left out: its file has 7 faults; see ")
+
+    def test_a_ledger_is_made_and_put_to_use_without_it(
+        self, run: Run, home: str, database: Database
+    ) -> None:
+        where = {"META_CAPI_HOME": home, "META_CAPI_LEDGER": database.dsn}
+        assert run("migrate", **where).code == 0
+        done = run("restored", "--since", "2026-11-01", "--why", "a test", **where)
+        assert done.code == 0
+        assert "0 deliveries are in doubt" in done.words
+
+    def test_it_is_not_left_out_where_it_is_named(self, run: Run, home: str) -> None:
+        done = run("status", "broken", META_CAPI_HOME=home)
+        assert done.code == 2
+        assert "broken.yaml:1: description: is missing" in done.words
+
+    @pytest.mark.parametrize(
+        ("command", "advice"),
+        [
+            ("status", "name a feed, or the ledger with --ledger"),
+            ("explain ok-1", "name a feed, or the ledger with --ledger"),
+            ("migrate", "; name the ledger with --ledger"),
+            (
+                "restored --since 2026-11-01 --why why",
+                "; name the ledger with --ledger",
+            ),
+        ],
+    )
+    def test_of_several_ledgers_a_command_asks_for_one_in_a_way_that_it_takes(
+        self, run: Run, home: str, command: str, advice: str
+    ) -> None:
+        path = Path(home, "feeds", f"{SALES}.yaml")
+        path.write_text(path.read_text() + "connections: {ledger: other_ledger}\n")
+        done = run(*command.split(), META_CAPI_HOME=home, META_CAPI_LEDGER=None)
+        assert done.code == 2
+        assert advice in done.words
 
 
 class TestPlanAndStatus:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 from meta_capi.channel_names import CHANNELS, VARIABLE, read_channels
@@ -13,6 +14,7 @@ from meta_capi.cli.wiring import Wiring
 from meta_capi.draft_lines import marks
 from meta_capi.errors import CapiError, ConfigurationError, FeedError, LedgerError
 from meta_capi.feed import Feed, json_schema, load
+from meta_capi.spec import STANDARD_EVENTS
 from meta_capi.suites import load_suite
 from meta_capi.words import number
 
@@ -22,8 +24,8 @@ __all__ = ["check", "feed_check", "feed_schema", "migrate"]
 def migrate(wiring: Wiring, page: Page) -> int:
     """Bring the ledger's schema up to date."""
     try:
-        feeds = wiring.feeds()
-    except CapiError:
+        feeds, _ = wiring.feeds()
+    except ConfigurationError:
         feeds = []  # a ledger can be made before there is any feed
     made = wiring.ledger(*feeds).migrate(now=wiring.options.now)
     for each in made:
@@ -100,6 +102,12 @@ def _file(checker: _Checker, what: str, path: Path) -> Feed | None:
         columns = number(len(feed.columns), "column")
         events = ", ".join(feed.event_names)
         checker.page.item("OK", f"{what}: reads {columns}, sends {events}")
+        for name, meant in _nearly_standard(feed):
+            checker.page.item(
+                "LOOK",
+                f"{what}: {name!r} is no standard event of Meta's and goes out as a custom "
+                f"one, for good; did you mean {meant}?",
+            )
     if guesses:
         checker.page.item(
             "LOOK",
@@ -110,6 +118,17 @@ def _file(checker: _Checker, what: str, path: Path) -> Feed | None:
         faults.append(f"{path.name}:{mark.line}: missing: {mark.text}.")
     checker.note(faults)
     return feed
+
+
+def _nearly_standard(feed: Feed) -> Iterator[tuple[str, str]]:
+    """Yield names of events that are likely misspelt, each with Meta's name."""
+    by_folded = {name.lower(): name for name in STANDARD_EVENTS}
+    # A CRM's stages have names of their own: Contacted is not a misspelt Contact.
+    cutoff = 0.9 if feed.event.stages else 0.8
+    for name in feed.event_names:
+        if name not in STANDARD_EVENTS:
+            close = get_close_matches(name.lower(), by_folded, n=1, cutoff=cutoff)
+            yield from ((name, by_folded[each]) for each in close)
 
 
 def _lines(numbers: list[str]) -> str:

@@ -28,18 +28,19 @@ _NO_DATASET = "0"  # only event ids depend on it, and they are told from the led
 def explain(wiring: Wiring, page: Page) -> int:
     """Tell the story of each conversion with a key, or with an event id."""
     options = wiring.options
-    feeds = {feed.feed: feed for feed in wiring.feeds(options.feed)}
+    right, left_out = wiring.feeds(options.feed)
+    feeds = {feed.feed: feed for feed in right}
     ledger = wiring.ledger(*feeds.values())
     names = names_of(options.key)
     stories = insight.explain(ledger, names, options.feed)
-    erasures = insight.erased(ledger, names, feeds)
+    erasures = insight.erased(ledger, names, [*feeds, *left_out])
     for erasure in erasures:
         page.say(tale.erased(erasure))
     for story in stories:
         _tell(wiring, page, ledger, story, feeds.get(story.delivery.feed))
     if stories or erasures:
         return int(any(s.delivery.state is not State.ACCEPTED for s in stories))
-    return _tell_unread(wiring, page, ledger, names, list(feeds.values()))
+    return _tell_unread(wiring, page, ledger, names, right, left_out)
 
 
 def _tell(
@@ -52,7 +53,9 @@ def _tell(
     page.line()
     rows: Sequence[Row] = ()
     if feed is None:
-        page.item("Source", "The feed's file is gone, so the row cannot be looked up.")
+        page.item(
+            "Source", "The feed's file is gone or wrong, so the row is not looked up."
+        )
     else:
         rows = _tell_source(
             wiring, page, ledger, feed, delivery.source_key, delivery.dataset_id
@@ -116,9 +119,10 @@ def _tell_unread(
     ledger: Ledger,
     names: Sequence[str],
     feeds: Sequence[Feed],
+    left_out: Sequence[str],
 ) -> int:
     """The ledger knows no such key: look whether a source does."""
-    unasked = []
+    unasked = [f"{name}: not looked up. Its file is wrong." for name in left_out]
     for feed in feeds:
         try:
             source = wiring.source(feed)
@@ -137,8 +141,8 @@ def _tell_unread(
             return 1
     page.say(
         f"Neither the ledger nor a source knows the key {names[0]!r} "
-        f"({', '.join(feed.feed for feed in feeds)}). Look at its spelling; the parts "
-        "of a key of several columns are joined with |."
+        f"({', '.join([*(feed.feed for feed in feeds), *left_out])}). Look at its "
+        "spelling; the parts of a key of several columns are joined with |."
     )
     for each in unasked:
         page.say(each, 2)

@@ -93,7 +93,8 @@ def restored(wiring: Wiring, page: Page) -> int:
     """Put a ledger to use that was put back from an older copy."""
     options = wiring.options
     since, act = read_time("--since", options.since), _act(wiring)
-    moved = put_back(wiring.ledger(*wiring.feeds()), since, act)
+    feeds, _ = wiring.feeds()
+    moved = put_back(wiring.ledger(*feeds), since, act)
     page.say(
         f"{number(moved, 'delivery is', 'deliveries are')} in doubt, because they may have "
         f"gone out since {moment(since)}. So will be every row that became known before "
@@ -108,9 +109,10 @@ def restored(wiring: Wiring, page: Page) -> int:
 
 
 def retain_feeds(wiring: Wiring, page: Page) -> int:
-    """Remove what is finished and older than each feed's retention."""
+    """Remove what is finished and older than it is kept; 1 if a feed was left out."""
     options = wiring.options
-    for feed in wiring.feeds(options.feed):
+    feeds, left_out = wiring.feeds(options.feed)
+    for feed in feeds:
         ledger = wiring.ledger(feed)
         until, found = removable(ledger, feed, wiring.now)
         if options.dry_run:
@@ -125,7 +127,7 @@ def retain_feeds(wiring: Wiring, page: Page) -> int:
             if any(removed.values())
             else f"{feed.feed}: nothing is older than {moment(until)}."
         )
-    return 0
+    return 1 if left_out else 0
 
 
 def _act(wiring: Wiring) -> Act:

@@ -94,22 +94,23 @@ def read_time(option: str, text: str) -> datetime:
 def status(wiring: Wiring, page: Page) -> int:
     """Show where the deliveries are; 1 if something needs a person."""
     options = wiring.options
-    feeds = {feed.feed: feed for feed in wiring.feeds(options.feed)}
+    right, left_out = wiring.feeds(options.feed)
+    feeds = {feed.feed: feed for feed in right}
     ledger = wiring.ledger(*feeds.values())
     if options.list:
         return _list(page, ledger, options.feed, State(options.list))
     found = insight.status(ledger, options.feed)
     if not found:
         page.say("The ledger has no deliveries yet.")
-        return 0
+        return 1 if left_out else 0
     page.table(
         ["feed", *(name.replace("_", " ") for name in _OUTCOMES), "total"],
         [(s.feed, *(getattr(s, name) for name in _OUTCOMES), s.total) for s in found],
     )
     page.line()
-    worries = [
-        worry for each in found for worry in _worries(ledger, each, feeds, wiring.now)
-    ]
+    worries = [f"{name}: its file is wrong, so it does not run." for name in left_out]
+    for each in found:
+        worries += _worries(ledger, each, feeds, wiring.now)
     for worry in worries:
         page.item("LOOK", worry)
     if not worries:

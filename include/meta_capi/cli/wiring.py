@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,11 +20,13 @@ import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
 from meta_capi.cli.connections import Connection, database_url, find, variable
-from meta_capi.errors import ConfigurationError
+from meta_capi.cli.page import Page
+from meta_capi.errors import ConfigurationError, FeedError
 from meta_capi.feed import Feed, load
 from meta_capi.feed.parts import Connections
 from meta_capi.ledger import Ledger
 from meta_capi.source import Source
+from meta_capi.words import number
 
 if TYPE_CHECKING:
     from capi_airflow.transport import Destination, Line
@@ -90,9 +93,25 @@ class Wiring:
             raise ConfigurationError(f"There is no feed {name!r}; {meant}")
         return self.home / "feeds" / f"{name}.yaml"
 
-    def feeds(self, name: str | None = None) -> list[Feed]:
-        """Read one feed, or all."""
-        return [self.feed(each) for each in ([name] if name else self.feed_names())]
+    def feeds(self, name: str | None = None) -> tuple[list[Feed], list[str]]:
+        """Read one feed, or all; return the names of those left out as well.
+
+        Of all, those whose files are wrong are left out, with a line for each on standard
+        error. One that is named must be right.
+        """
+        if name:
+            return [self.feed(name)], []
+        feeds, left_out = [], []
+        for each in self.feed_names():
+            try:
+                feeds.append(self.feed(each))
+            except FeedError as error:
+                left_out.append(each)
+                Page(sys.stderr).say(
+                    f"{each} is left out: its file has "
+                    f"{number(len(error.faults), 'fault')}; see `meta-capi check`."
+                )
+        return feeds, left_out
 
     # --- databases ------------------------------------------------------------------
 
@@ -123,10 +142,10 @@ class Wiring:
         if given:
             return _parsed(option, given)
         if len(conn_ids) > 1:
+            one = "a feed, or " if hasattr(self.options, "feed") else ""
             raise ConfigurationError(
                 f"The feeds have several {name} connections "
-                f"({', '.join(sorted(conn_ids))}); name a feed, or the {name} with "
-                f"{option}.",
+                f"({', '.join(sorted(conn_ids))}); name {one}the {name} with {option}.",
                 code="fault.connection",
             )
         [conn_id] = conn_ids

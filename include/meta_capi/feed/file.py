@@ -27,6 +27,11 @@ _FRIENDLY_KEYS: Final = {
     "click_id": "fbc", "browser_id": "fbp", "ip": "client_ip_address",
 }  # fmt: skip
 
+# Of Meta's, those that a feed may have: feed/parts.py refuses the others.
+_ACTION_SOURCES: Final = (
+    "physical_store, phone_call, chat, email, system_generated or other"
+)
+
 # The longest feed that anybody wrote has 4,000; parsing is in pure Python.
 _MOST_CHARACTERS: Final = 100_000
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -41,18 +46,17 @@ def load(path: Path) -> Feed:
     Raises:
         FeedError: with every fault of the file, as `file:line: path: what to write`.
     """
+    name = _one_line(path.name)
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
-        raise FeedError(
-            [f"{path.name}:1: is not UTF-8 text; save it as such"]
-        ) from None
+        raise FeedError([f"{name}:1: is not UTF-8 text; save it as such"]) from None
     except OSError as error:
-        raise FeedError([f"{path.name}:1: cannot be read: {error.strerror}"]) from None
-    feed = parse(text, name=path.name)
+        raise FeedError([f"{name}:1: cannot be read: {error.strerror}"]) from None
+    feed = parse(text, name=name)
     if feed.feed != path.stem:
         advice = f"is {feed.feed!r}; the file's name says {path.stem!r}"
-        raise FeedError([f"{path.name}:1: feed: {advice}"])
+        raise FeedError([f"{name}:1: feed: {advice}"])
     return feed
 
 
@@ -91,7 +95,7 @@ def parse(text: str, *, name: str = "feed") -> Feed:
 
 
 def _one_line(fault: str) -> str:
-    """Write control characters of the file as escapes: a fault is one line of a log."""
+    """Write control characters as escapes: a fault is one line of a log."""
     return _CONTROL.sub(lambda sign: repr(sign[0])[1:-1], fault)
 
 
@@ -242,6 +246,8 @@ def _advice(path: Keys, fault: Mapping[str, Any]) -> str:
     here = path[-1] if path else ""
     if kind == "literal_error" and path[:1] == ("user_data",) and len(path) == 2:
         return f"is not a match key of Meta's; {_match_key_meant(here)}"
+    if kind == "enum" and path == ("event", "action_source"):
+        return f"{_shown(fault['input'])} is not known; use {_ACTION_SOURCES}"
     match kind:
         case "value_error":
             return str(bounds["error"])

@@ -26,7 +26,7 @@ from meta_capi.feed.parts import (
     Source,
     Window,
 )
-from meta_capi.feed.words import Cron, Day, Duration
+from meta_capi.feed.words import FEED_NAME, Cron, Day, Duration
 from meta_capi.spec import ActionSource
 
 __all__ = ["Feed", "MisfitError", "json_schema"]
@@ -54,7 +54,7 @@ class MisfitError(ValueError):
 class Feed(Part):
     """One declared stream of conversions."""
 
-    feed: str = Field(pattern=r"^[a-z][a-z0-9_]{2,47}$")
+    feed: str = Field(pattern=rf"^{FEED_NAME}$")
     """The feed's name; the file has the same. The DAG is `send_<name>`."""
     description: str = Field(min_length=10)
     """One sentence about the stream, shown in the Airflow UI."""

@@ -21,17 +21,21 @@ from pydantic import (
 
 from meta_capi import money
 from meta_capi.data import records
+from meta_capi.feed.cron import cron
 from meta_capi.normalise import REGIONS, country
 
 __all__ = [
-    "ColumnName", "CountryCode", "Cron", "CurrencyCode", "Day", "DayPattern", "Duration",
-    "EventName", "PhoneCountry", "PropertyName", "Scalar", "TableName", "Zone",
+    "FEED_NAME", "ColumnName", "CountryCode", "Cron", "CurrencyCode", "Day", "DayPattern",
+    "Duration", "EventName", "PhoneCountry", "PropertyName", "Scalar", "TableName", "Zone",
     "readable_pattern",
 ]  # fmt: skip
 
+FEED_NAME: Final = r"[a-z][a-z0-9_]{2,47}"
 _DURATION: Final = re.compile(r"^(\d{1,6})\s*([smhd])$")
+# So long before any moment that we meet there is another, in Python and in PostgreSQL.
+_CENTURY: Final = timedelta(days=36_525)
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-_CRON: Final = re.compile(r"^[\d*/,A-Za-z#-]+( +[\d*/,A-Za-z#?-]+){4}$")
+_CRON_SIGNS: Final = r"^\s*[0-9A-Za-z*/,-]+(\s+[0-9A-Za-z*/,-]+){4}\s*$"
 _COUNTRIES: Final = frozenset(row["alpha2"] for row in records("countries"))
 
 _ANY_MOMENT: Final = datetime(2026, 1, 31, 13, 59, 58, 123456, tzinfo=UTC)
@@ -39,8 +43,10 @@ _ANY_MOMENT: Final = datetime(2026, 1, 31, 13, 59, 58, 123456, tzinfo=UTC)
 
 def _duration(value: object) -> object:
     if isinstance(value, str) and (match := _DURATION.match(value.strip())):
-        return timedelta(**{_UNITS[match[2]]: int(match[1])})
+        value = timedelta(**{_UNITS[match[2]]: int(match[1])})
     if isinstance(value, timedelta):
+        if value > _CENTURY:
+            raise ValueError("is longer than a hundred years; write a shorter one")
         return value
     raise ValueError("is not a duration; write a number and a unit, as 30m, 6h or 7d")
 
@@ -64,12 +70,7 @@ def _day(value: object) -> object:
 
 
 def _cron(value: object) -> object:
-    if isinstance(value, str) and _CRON.match(value.strip()):
-        return value.strip()
-    raise ValueError(
-        "is not a cron expression; write five fields in quotes, as '5 * * * *' for "
-        "every hour"
-    )
+    return cron(value if isinstance(value, str) else "")
 
 
 def _country(value: object, *, codes: frozenset[str], what: str) -> object:
@@ -128,7 +129,7 @@ Day = Annotated[date, BeforeValidator(_day)]
 Cron = Annotated[
     str,
     BeforeValidator(_cron),
-    WithJsonSchema({"type": "string", "pattern": _CRON.pattern}),
+    WithJsonSchema({"type": "string", "pattern": _CRON_SIGNS}),
 ]
 Scalar = Annotated[str | bool | int, BeforeValidator(_scalar)]
 

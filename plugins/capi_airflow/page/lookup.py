@@ -176,7 +176,7 @@ def _told(feed: Feed | None, story: Story, digest_key: bytes) -> Told:
     delivery = story.delivery
     one = Told(delivery.source_key, delivery.feed, story, "")
     if feed is None:
-        one.source = "The feed's file is gone, so the row cannot be looked up."
+        one.source = "The feed's file is gone or wrong, so the row is not looked up."
     elif why := tale.unnamed(delivery.source_key, feed):
         one.source = why
     else:
