@@ -21,8 +21,8 @@ from datetime import UTC, datetime
 
 from airflow.sdk import DAG
 
+from capi_airflow.feed_files import all_feeds
 from capi_airflow.forms import replay_form
-from capi_airflow.stage import all_feeds
 from capi_airflow.tending import ReplayOperator
 
 with DAG(

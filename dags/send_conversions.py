@@ -24,6 +24,7 @@ from datetime import UTC, datetime, timedelta
 
 from airflow.sdk import DAG, Asset, CronDataIntervalTimetable
 
+from capi_airflow.feed_files import all_feeds, broken_feeds
 from capi_airflow.forms import send_form
 from capi_airflow.notify import TellFailure
 from capi_airflow.operators import (
@@ -34,7 +35,6 @@ from capi_airflow.operators import (
     ReportOperator,
     ValidateOperator,
 )
-from capi_airflow.stage import all_feeds, broken_feeds
 
 for feed in all_feeds().values():
     with DAG(

@@ -25,10 +25,10 @@ from datetime import UTC, datetime, timedelta
 
 from airflow.sdk import DAG
 
+from capi_airflow.feed_files import all_feeds, broken_feeds
 from capi_airflow.forms import tend_form
 from capi_airflow.notify import TellFailure
 from capi_airflow.operators import BrokenFeedOperator
-from capi_airflow.stage import all_feeds, broken_feeds
 from capi_airflow.tending import TendOperator
 
 with DAG(

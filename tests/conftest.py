@@ -17,9 +17,14 @@ from tests import airflow_settings
 
 from demo.postgres import Postgres
 
-# This file is the first that pytest imports, whichever test is asked for; a hook would
-# come after the conftest of the folder that is asked for, which may import Airflow.
-airflow_settings.settle()
+
+def pytest_configure() -> None:
+    """Let no test, whichever is asked for, find an Airflow with other settings.
+
+    The conftest of a folder that is asked for is imported before this; so none may
+    import Airflow (tests/test_alone.py).
+    """
+    airflow_settings.settle()
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,14 +27,14 @@ ROOMS = {
     "great_expectations": {"quality"},
     "jinja2": {"data_docs"},
     "phonenumbers": {"normalise"},
-    "psycopg": {"ledger", "schema", "desk", "claiming", "people"},
+    "psycopg": {"ledger", "schema", "desk", "claiming", "people", "steps"},
     "pydantic": {"feed"},
     "sqlalchemy": {
         "source",
         "relation",
         "conditions",
         "warehouse",
-        "ledger",
+        "steps",
         "quality",
         "sweep",
     },
@@ -42,8 +42,8 @@ ROOMS = {
     "concurrent": {"dispatch"},
     "os": {"data_docs"},  # for files that appear whole or not at all
     "secrets": {"schema"},
-    "threading": {"ahead", "dispatch", "ledger", "sending", "tally"},
-    "time": {"dispatch", "ledger"},
+    "threading": {"ahead", "dispatch", "sending", "tally"},
+    "time": {"dispatch", "steps"},
 }
 EDGE = {"cli", "__main__"}
 # The line to Meta stands in the embassy, without any Airflow.

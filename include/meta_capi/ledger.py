@@ -1,56 +1,30 @@
 """What we promised, what we tried, what they said.
 
 The only room that speaks SQL to the ledger, together with `desk` (one worker's part of
-it). Connections come from a SQLAlchemy engine, whose pool is shared by the threads of a
-worker; statements are psycopg's, because the ledger is PostgreSQL and nothing else.
+it). `steps` makes each of its steps whole, or not at all.
 """
 
 from __future__ import annotations
 
-import sys
-import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple
 
 import psycopg
-from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
-from sqlalchemy import Engine, event
-from sqlalchemy.exc import SQLAlchemyError
 
 from meta_capi import schema
-from meta_capi.errors import LedgerError, SchemaError, signal_behind
+from meta_capi.errors import LedgerError, SchemaError
 from meta_capi.names import occurrence_key
 from meta_capi.sql import queries
+from meta_capi.steps import Steps
 
 __all__ = ["Ledger", "Rescued", "ResendPolicy", "Run"]
 
-T = TypeVar("T")
 _SQL: Final = queries("ledger")
-# Restarts, dropped connections, a full pool, locks, deadlocks, a primary that became a
-# standby, a step in which this process stood still, another worker's row: the transaction
-# did not happen, or happened wholly.
-_PASSING: Final = (
-    psycopg.OperationalError,
-    psycopg.InterfaceError,
-    psycopg.errors.ReadOnlySqlTransaction,
-    psycopg.errors.IdleInTransactionSessionTimeout,
-    psycopg.errors.UniqueViolation,
-    SQLAlchemyError,
-)
-_KNOWN_STATES: Final = {
-    "25006": "it is read-only, a standby or set so; point connections.ledger at the primary",
-    "40001": "other sessions wrote the same rows all the time",
-    "40P01": "other sessions locked the same rows all the time",
-    "53100": "its disk is full",
-    "55P03": "another session holds a lock",
-    "57014": "the statement was cancelled, or took longer than the ledger allows",
-}
 _SLICE: Final = 10_000
 
 
@@ -82,105 +56,8 @@ class Rescued(NamedTuple):
     in_doubt: int
 
 
-class Ledger:
+class Ledger(Steps):
     """The ledger behind one engine."""
-
-    def __init__(
-        self, engine: Engine, *, patience: float = 30.0,
-        wait: Callable[[float], object] = time.sleep,
-    ) -> None:  # fmt: skip
-        self._engine = engine
-        self._patience = patience
-        self._wait = wait
-        self._schema_fits = False
-        event.listen(engine, "connect", _set_bounds)
-
-    # --- plumbing -------------------------------------------------------------------
-
-    @contextmanager
-    def transaction(self) -> Iterator[psycopg.Cursor[dict[str, Any]]]:
-        """Yield a cursor; commit at the end, roll back on any exception."""
-        before = sys.exception()
-        proxy = self._engine.raw_connection()
-        connection = proxy.driver_connection
-        try:
-            if not isinstance(connection, psycopg.Connection):
-                raise LedgerError(
-                    "The ledger's connection is not PostgreSQL by psycopg 3; point "
-                    "connections.ledger at a PostgreSQL database."
-                )
-            with connection.cursor(row_factory=dict_row) as cursor:
-                yield cursor
-            connection.commit()
-        except BaseException as error:
-            # The pool rolls back; it cannot on a dead line, nor after a signal, which the
-            # driver's failure to tidy up must not hide. A standby's line is of no use.
-            dead = isinstance(connection, psycopg.Connection) and connection.closed
-            astray = isinstance(error, psycopg.errors.ReadOnlySqlTransaction)
-            signal = signal_behind(error, before)
-            if dead or astray or signal:
-                proxy.invalidate()
-            raise signal or error from None
-        finally:
-            proxy.close()
-
-    def attempt(
-        self, step: Callable[[psycopg.Cursor[dict[str, Any]]], T],
-        *, patience: float | None = None,
-    ) -> T:  # fmt: skip
-        """Make a step in a transaction, again and again while the database is away.
-
-        It is made once: where a connection broke at its COMMIT, PostgreSQL is asked
-        whether that stands. Gives up after the patience, in seconds (the ledger's own
-        by default), with a LedgerError that quotes no driver message. No step is made on
-        a schema that is not this program's.
-        """
-
-        def on_our_schema(cursor: psycopg.Cursor[dict[str, Any]]) -> T:
-            if not self._schema_fits:
-                schema.expect(cursor)
-                self._schema_fits = True
-            return step(cursor)
-
-        return self._persist(on_our_schema, patience=patience)
-
-    def _persist(
-        self, step: Callable[[psycopg.Cursor[dict[str, Any]]], T],
-        *, patience: float | None = None,
-    ) -> T:  # fmt: skip
-        """Make a step as `attempt` does, whatever the schema."""
-        give_up = time.monotonic() + (self._patience if patience is None else patience)
-        pause, sentence = 0.05, ""
-        unheard: tuple[str, T] | None = None  # of its COMMIT
-        while True:
-            try:
-                if unheard is None:
-                    with self.transaction() as cursor:
-                        result = step(cursor)
-                        cursor.execute(_SQL["own_transaction"])
-                        number = (cursor.fetchone() or {})["number"]
-                        unheard = (number, result) if number else None
-                    return result
-                number, result = unheard
-                outcome = self._outcome_of(number)
-                if outcome == "committed":
-                    return result
-                if outcome == "aborted":
-                    unheard = None
-            except _PASSING as error:
-                sentence = _sentence(error)
-            except psycopg.Error as error:
-                raise LedgerError(_sentence(error)) from None
-            if time.monotonic() + pause > give_up:
-                raise LedgerError(sentence)
-            self._wait(pause)
-            pause = min(pause * 2, 2.0)
-
-    def _outcome_of(self, transaction: str) -> str:
-        """Return what became of a transaction: committed, aborted, or in progress."""
-        with self.transaction() as cursor:
-            cursor.execute(_SQL["outcome_of"], {"number": transaction})
-            return str((cursor.fetchone() or {})["outcome"])
 
     def run(self, name: str, **values: Any) -> list[dict[str, Any]]:
         """Run one named query in a transaction of its own; return its rows."""
@@ -195,11 +72,13 @@ class Ledger:
 
     def migrate(self, *, now: bool = False) -> list[str]:
         """Bring the schema up to date, when nobody works or `now`; return the steps made."""
-        return self._persist(lambda cursor: schema.migrate(cursor, now=now))
+        return self.persist(
+            lambda cursor: schema.migrate(cursor, now=now), marked=False
+        )
 
     def missing_migrations(self) -> list[str]:
         """Return the names of the steps the schema lacks; none means it is up to date."""
-        return self._persist(schema.missing)
+        return self.persist(schema.missing, marked=False)
 
     def digest_key(self) -> bytes:
         """Return the key of payload fingerprints."""
@@ -377,24 +256,3 @@ class Ledger:
             **choice,
         )
         return [row["source_key"] for row in rows]
-
-
-def _set_bounds(connection: object, _: object) -> None:
-    """Let no other worker wait for ever for one that sleeps in the middle of a step."""
-    if isinstance(connection, psycopg.Connection):
-        connection.execute(_SQL["set_bounds"])
-        connection.commit()
-
-
-def _sentence(error: psycopg.Error | SQLAlchemyError) -> str:
-    """Say what happened by class and SQLSTATE; the driver's text may quote a row."""
-    sqlstate = error.sqlstate if isinstance(error, psycopg.Error) else None
-    state = f", SQLSTATE {sqlstate}" if sqlstate else ""
-    name = type(error).__name__
-    if sqlstate in ("3F000", "42P01"):
-        return "The ledger has no schema, or an old one; run `meta-capi migrate`."
-    known = f": {_KNOWN_STATES[sqlstate]}" if sqlstate in _KNOWN_STATES else ""
-    return (
-        f"The ledger's database did not take the step ({name}{state}){known}; nothing was "
-        "half done."
-    )

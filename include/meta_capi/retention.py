@@ -41,6 +41,7 @@ def retain(
     """
     values = {"feed": feed.feed, "until": _until(ledger, feed, now), "most": size}
     removed: Counter[str] = Counter()
+    _ask(ledger, "retain_steps", most=size)
     for kind in ("deliveries", "batches", "workers", "validations", "scores", "runs"):
         for _ in range(steps):
             rows = _ask(ledger, f"retain_{kind}", **values)

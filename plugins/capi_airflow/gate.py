@@ -10,8 +10,9 @@ from typing import Any, Final
 
 from capi_airflow.base import FeedOperator
 from capi_airflow.ending import Log
+from capi_airflow.feed_files import home
 from capi_airflow.links import catalogue_address
-from capi_airflow.stage import Stage, home
+from capi_airflow.stage import Stage
 from capi_airflow.story import reasons_lines, table
 from meta_capi.errors import GateError
 from meta_capi.names import key_of, names_a_row

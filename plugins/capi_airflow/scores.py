@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from capi_airflow.aside import aside
+from capi_airflow.feed_files import all_feeds
 from capi_airflow.links import catalogue_address
-from capi_airflow.stage import Stage, all_feeds
+from capi_airflow.stage import Stage
 from meta_capi import score_book
 from meta_capi.scores import TROUBLE, EventScore, ScoresError, Surface
 from meta_capi.words import number

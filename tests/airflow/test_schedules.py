@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pendulum import instance
 
-from capi_airflow.stage import home, schedulable
+from capi_airflow.feed_files import home, schedulable
 from meta_capi.errors import FeedError
 from meta_capi.feed import load
 from meta_capi.feed.cron import cron

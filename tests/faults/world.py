@@ -148,10 +148,10 @@ class World:
         self.log = folder / "workers.log"
         self.ahead = 0.0
         self._trials = 0
-        self._meta_port = _free_port()
+        self._meta_port = free_port()
         self._meta: subprocess.Popen[str] | None = None
         # Named, so that a server that is started again is where it was.
-        self.postgres = Postgres(folder / "postgres", port=_free_port(), durable=False)
+        self.postgres = Postgres(folder / "postgres", port=free_port(), durable=False)
 
     # --- coming and going ----------------------------------------------------------
 
@@ -386,7 +386,7 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """Find a port that is not lent to clients: a server comes back to it."""
     while True:
         port = SystemRandom().randrange(10_000, 30_000)

@@ -1,4 +1,7 @@
-"""A world of Airflow, warehouse, ledger and Meta whose rows and secrets are canaries."""
+"""A world of Airflow, warehouse, ledger and Meta whose rows and secrets are canaries.
+
+What needs Airflow is imported by the fixtures.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import sqlalchemy as sa
 import yaml
-from airflow.utils.db import initdb
-from tests.airflow.world import DATASET, World
 from tests.airflow_settings import ROOT
 from tests.conftest import Database
 from tests.security.canaries import Aviary
@@ -23,6 +24,9 @@ from demo.postgres import Postgres
 from demo.warehouse import load
 from graph_simulator import Simulator
 from meta_capi.ledger import Ledger
+
+if TYPE_CHECKING:
+    from tests.airflow.world import World
 
 FEED = "offline_purchases"
 PURCHASES = "send_offline_purchases"
@@ -48,6 +52,8 @@ class Nest:
 @pytest.fixture(scope="session")
 def airflow_database() -> None:
     """Make Airflow's metadata database."""
+    from airflow.utils.db import initdb
+
     initdb()
 
 
@@ -64,6 +70,8 @@ def nest(
     ledgers_password: str, tmp_path: Path,
 ) -> Iterator[Nest]:  # fmt: skip
     """A world with forty purchases, each with every canary."""
+    from tests.airflow.world import DATASET, World
+
     token = f"EAAB{secrets.token_urlsafe(36)}"
     aviary = Aviary.hatched(
         token=token,

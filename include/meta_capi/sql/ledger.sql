@@ -5,26 +5,6 @@
 -- The ledger's fingerprint key.
 select digest_key from capi.installation;
 
--- name: set_bounds
--- A worker that is stopped in the middle of a step loses its locks, and those who wait for
--- them wait only so long.
-select
-    set_config('idle_in_transaction_session_timeout', '60s', false),
-    set_config('lock_timeout', '20s', false);
-
--- name: own_transaction
--- Its number, to ask for its outcome if the answer to COMMIT is lost; none if nothing was
--- written.
-select pg_current_xact_id_if_assigned()::text as number;
-
--- name: outcome_of
--- A number that PostgreSQL has not yet given is from before a failover that lost it.
-select case
-    when %(number)s::xid8 < pg_snapshot_xmax(pg_current_snapshot())
-    then pg_xact_status(%(number)s::xid8)
-    else 'aborted'
-end as outcome;
-
 -- name: clock
 -- The moment by which leases run.
 select capi.clock();

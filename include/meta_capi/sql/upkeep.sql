@@ -115,6 +115,16 @@ where (dataset_id, surface, event_name, day) in (
 )
 returning 1;
 
+-- name: retain_steps
+-- One step: whoever asks for one of its own does so within seconds.
+delete from capi.steps
+where step in (
+    select s.step from capi.steps as s
+    where s.made_at < capi.clock() - interval '1 day'
+    limit %(most)s
+)
+returning 1;
+
 -- name: retain_runs
 -- One step: runs of which nothing is left; a feed's last run of a dataset says that there
 -- is one.

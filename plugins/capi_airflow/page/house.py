@@ -8,7 +8,8 @@ from typing import Final
 
 from sqlalchemy import Engine
 
-from capi_airflow.stage import all_feeds, broken_feeds, engine_of, home
+from capi_airflow.feed_files import all_feeds, broken_feeds, home
+from capi_airflow.stage import engine_of
 from meta_capi import overview
 from meta_capi.errors import CapiError
 from meta_capi.feed import Feed

@@ -15,10 +15,11 @@ from urllib.parse import parse_qsl
 from fastapi import APIRouter, Depends, HTTPException, Query, Request
 from starlette.responses import Response
 
+from capi_airflow.feed_files import home
 from capi_airflow.page.flow import ReasonCode
 from capi_airflow.page.guard import REPLAY_DAG, Reader, ReaderDep
 from capi_airflow.page.view import now, page
-from capi_airflow.stage import engine_of, home
+from capi_airflow.stage import engine_of
 from meta_capi import insight, tale
 from meta_capi.answers import Erasure, Story
 from meta_capi.errors import CapiError
