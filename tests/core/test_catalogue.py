@@ -37,7 +37,7 @@ ROOT = Path(meta_capi.__file__).parent.parent.parent
 # What a batch is cut for without an answer to it; no delivery ever has it.
 OF_BATCHES = {"split.inferred"}
 # Paths of a feed's members, not reasons.
-MEMBERS = {"event.id", "event.stages", "event.time"}
+MEMBERS = {"consent.granted", "event.id", "event.stages", "event.time"}
 # What a sentence may begin with in small letters.
 FIELDS = {"32", "contents"}
 # All but Meta's own, which begin with a word of theirs and come as numbers.
