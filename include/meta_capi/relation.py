@@ -79,11 +79,8 @@ def kind_of(type_: TypeEngine[Any]) -> Kind:
         return Kind.UNKNOWN
     if isinstance(type_, sa.DateTime):
         return Kind.MOMENT if type_.timezone else Kind.LOCAL
-    try:
-        python_type = type_.python_type
-    except NotImplementedError:  # SQLAlchemy's word for a type Python has none for
-        return Kind.OTHER
-    return _BY_PYTHON_TYPE.get(python_type, Kind.OTHER)
+    # Of a type that SQLAlchemy knows no Python type for, `object`.
+    return _BY_PYTHON_TYPE.get(type_.python_type, Kind.OTHER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +136,8 @@ def _keys(
         primary = inspector.get_pk_constraint(name, schema)["constrained_columns"]
         constraints = inspector.get_unique_constraints(name, schema)
         indexes = inspector.get_indexes(name, schema)
-    except (NotImplementedError, sa.exc.NoSuchTableError):
-        return (), frozenset()  # a database without constraints, or a view
+    except NotImplementedError:  # of a dialect whose database has no constraints
+        return (), frozenset()
     unique = [tuple(each["column_names"]) for each in constraints]
     begins = [*primary[:1], *(each[0] for each in unique)]
     for index in indexes:

@@ -293,3 +293,20 @@ def test_another_database_is_surveyed_too() -> None:
         assert survey(connection, "t").keys == (("id",),)
         assert survey(connection, "v").keys == ()
         assert survey(connection, "v").kinds["at"] is Kind.LOCAL
+
+
+@pytest.mark.parametrize(
+    "question", ["get_pk_constraint", "get_unique_constraints", "get_indexes"]
+)
+def test_of_a_database_without_constraints_no_key_is_guessed(
+    monkeypatch: pytest.MonkeyPatch, question: str
+) -> None:
+    engine = sa.create_engine("sqlite://", poolclass=sa.StaticPool)
+    # What a dialect answers that has nothing to say of it.
+    nothing = getattr(sa.engine.Dialect, question).__get__(engine.dialect)
+    monkeypatch.setattr(engine.dialect, question, nothing)
+    with engine.connect() as connection:
+        connection.execute(sa.text("create table t (id text primary key)"))
+        table = survey(connection, "t")
+    assert table.kinds == {"id": Kind.TEXT}
+    assert (table.keys, table.indexed) == ((), frozenset())

@@ -92,6 +92,19 @@ class TestRetention:
 
         assert not any(retain(bench.ledger, bench.feed, now).values())
 
+    def test_the_rows_of_steps_go_after_a_day(self, bench: Bench) -> None:
+        bench.deliver(bench.rows(1))
+        old = {step for (step,) in bench.sql("select step from capi.steps")}
+        assert old
+        retain(bench.ledger, bench.feed, bench.started)
+        assert {step for (step,) in bench.sql("select step from capi.steps")} >= old
+
+        bench.pass_time(timedelta(days=1, minutes=5).total_seconds())
+        retain(bench.ledger, bench.feed, bench.started)
+
+        left = {step for (step,) in bench.sql("select step from capi.steps")}
+        assert not left & old
+
     def test_other_feeds_and_other_days_are_left_alone(self, bench: Bench) -> None:
         bench.deliver(bench.rows(1))
         young = bench.started + bench.feed.retention - timedelta(days=5)

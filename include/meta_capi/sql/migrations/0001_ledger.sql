@@ -305,7 +305,7 @@ $$;
 -- cannot be asked for by a key: they would be pending for ever.
 create function capi.may_replay(delivery capi.deliveries)
 returns boolean language sql immutable as $$
-    select delivery.source_key !~ '^(nokey|long|personal):[0-9a-f]{32}|#dup[0-9]+$'
+    select delivery.source_key !~ '^(nokey|long):[0-9a-f]{32}|#dup[0-9]+$'
         and delivery.state in ('quarantined', 'refused', 'withheld', 'expired')
 $$;
 
